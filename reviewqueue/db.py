@@ -1,0 +1,164 @@
+"""The database: session, transaction(), after_commit(), the clock, column types.
+
+Every write of the product happens inside `transaction()`. Nothing slow may happen there: no HTTP, no
+Redis, no rendering; what must happen outside is a row first and a bell rung by `after_commit`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, event
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.types import TypeDecorator
+
+WRITING = {"reviewqueue_writing": True}
+_HOOKS = "reviewqueue_after_commit"
+
+SQLITE_PRAGMAS = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "secure_delete=ON",
+    "busy_timeout=10000",
+    "mmap_size=0",
+)
+
+
+class Time(TypeDecorator[datetime]):
+    """An instant: stored in UTC, given back aware, on both databases."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone reached the database")
+        value = value.astimezone(UTC)
+        return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """Tables name every constraint, so that a migration can find them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    # JSON as text, not JSONB: what was submitted comes back with its key order and its numbers.
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        datetime: Time,
+        dict[str, Any]: JSON(none_as_null=True),
+    }
+
+
+# Tables derive from the typed Base itself: the extension's own model class would drop its type map.
+db = SQLAlchemy(metadata=Base.metadata)
+
+
+def dumps(value: object) -> str:
+    """JSON for the database's JSON columns: as given, never NaN."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def engine_options(url: str) -> dict[str, Any]:
+    """What `create_engine` gets for this URL."""
+    options: dict[str, Any] = {"json_serializer": dumps}
+    if url.startswith("postgresql"):
+        settings = "statement_timeout=5000 lock_timeout=3000 synchronous_commit=on timezone=UTC"
+        options["connect_args"] = {"options": " ".join(f"-c {setting}" for setting in settings.split())}
+        options["pool_pre_ping"] = True
+    else:
+        options["connect_args"] = {"timeout": 10}
+    return options
+
+
+def attach(engine: Engine) -> None:
+    """Give a SQLite engine its pragmas and explicit BEGINs; PostgreSQL needs neither."""
+    if engine.dialect.name != "sqlite":
+        return
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        for pragma in SQLITE_PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A deferred transaction that turns into a writer fails at once when another one wrote meanwhile.
+        writing = connection.get_execution_options().get("reviewqueue_writing")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """One writing transaction: commits at the end, rolls back on any exception, then rings what was asked.
+
+    What was read before is read again inside. Raises RuntimeError when nested: a verb that opens a
+    transaction is never called by another one.
+    """
+    session: Session = db.session()
+    if in_transaction():
+        raise RuntimeError("transaction() does not nest")
+    if session.new or session.dirty or session.deleted:
+        raise RuntimeError("something was changed outside transaction()")
+    session.rollback()
+    hooks: list[Callable[[], None]] = []
+    try:
+        session.connection(execution_options=WRITING)
+        session.info[_HOOKS] = hooks
+        yield session
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise
+    finally:
+        session.info.pop(_HOOKS, None)
+    for hook in hooks:
+        hook()
+
+
+def in_transaction() -> bool:
+    """Whether the caller runs inside `transaction()`."""
+    return _HOOKS in db.session().info
+
+
+def joined() -> Session:
+    """The session of the caller's transaction, for helpers that add rows to it; RuntimeError outside one."""
+    if not in_transaction():
+        raise RuntimeError("this must run inside the caller's transaction()")
+    return db.session()
+
+
+def after_commit(hook: Callable[[], None]) -> None:
+    """Run `hook` once the transaction has committed; never when it rolls back."""
+    joined().info[_HOOKS].append(hook)
+
+
+def now() -> datetime:
+    """The time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def stamp(moment: datetime) -> str:
+    """RFC 3339 in UTC with six decimals and a Z, as everywhere in the API, callbacks and ledger."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
