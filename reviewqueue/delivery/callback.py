@@ -1,0 +1,354 @@
+"""The signature of a callback, and one HTTP call that carries it.
+
+Owns the Standard Webhooks form (made here, verified here) and the client that sends bytes to strangers. It
+must never follow, decompress or wait for more than its limits say: whatever answers is hostile.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import hashlib
+import hmac
+import re
+import secrets as random_source
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+import certifi
+import httpcore
+
+from reviewqueue.delivery import guard
+from reviewqueue.errors import Invalid
+
+DEADLINE = 20.0  # seconds for the whole attempt
+BODY_LIMIT = 64 * 1024
+HEADER_LIMIT = 32 * 1024
+KEPT = 4 * 1024  # bytes of the answer that are kept, for people
+FRAMING = 4 * 1024  # bytes an honest receiver may spend on chunk sizes beyond the body itself
+STEP = 4 * 1024
+SIGNATURES_READ = 16
+
+Word = Literal[
+    "ok", "http_4xx", "http_5xx", "redirect", "gone", "throttled", "dns", "blocked", "tls",
+    "connect_timeout", "deadline", "reset", "too_large",
+]  # fmt: skip
+
+Check = Literal["missing", "malformed", "timestamp", "signature"]
+
+MEANING: dict[Word, str] = {
+    "ok": "The receiver accepted the callback.",
+    "http_4xx": "The receiver refused the callback.",
+    "http_5xx": "The receiver failed.",
+    "redirect": "The receiver points elsewhere; redirects are never followed.",
+    "gone": "The receiver is gone for good (410).",
+    "throttled": "The receiver asks for fewer callbacks, or cannot take any just now.",
+    "dns": "The receiver's name has no address, or the name servers did not answer.",
+    "blocked": guard.REFUSED,
+    "tls": "No trusted TLS connection could be made: check the receiver's certificate.",
+    "connect_timeout": "The receiver could not be reached.",
+    "deadline": "The receiver did not answer completely in time.",
+    "reset": "The receiver closed the connection or did not speak HTTP.",
+    "too_large": "The receiver's answer was too large.",
+}
+
+_KEPT_HEADERS = re.compile("content-(encoding|length|type)|date|location|retry-after|server|via|x-request-id")
+_ID = re.compile(r"[!--/-~]{1,256}")  # visible ASCII without the dot that separates the signed parts
+_TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")
+_NOBODY = "whsec_" + base64.b64encode(bytes(32)).decode()
+
+
+class Unverified(Exception):
+    """A signed message was refused; `check` is `missing`, `malformed`, `timestamp` or `signature`."""
+
+    def __init__(self, check: Check, message: str) -> None:
+        super().__init__(message)
+        self.check = check
+
+
+def new_secret() -> str:
+    """A fresh signing secret: `whsec_` and 32 random bytes in base64."""
+    return "whsec_" + base64.b64encode(random_source.token_bytes(32)).decode()
+
+
+def sign(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
+    """The Standard Webhooks signature `v1,…` of one message; `timestamp` in seconds since 1970.
+
+    Raises ValueError when `secret` is not `whsec_` and base64.
+    """
+    return _sign(secret, webhook_id, str(timestamp), body)
+
+
+def signed_headers(
+    webhook_id: str, timestamp: int, body: bytes, secrets: Sequence[str], attempt: int = 1
+) -> dict[str, str]:
+    """The headers of one attempt, with one signature for each active secret."""
+    return {
+        "content-type": "application/json",
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": " ".join(sign(secret, webhook_id, timestamp, body) for secret in secrets),
+        "webhook-attempt": str(attempt),
+    }
+
+
+def verify(
+    headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: float, tolerance: int = 300
+) -> str:
+    """Check a signed message and return its `webhook-id`; raises Unverified naming the check that failed.
+
+    `now` and `tolerance` are in seconds; the window is exact in whole seconds, the unit of the header. With
+    no secret at all (an unknown sender) the work is the same and the answer always no.
+    """
+    lower = {name.lower(): value for name, value in headers.items()}
+    try:
+        webhook_id, timestamp, given = (lower[f"webhook-{part}"] for part in ("id", "timestamp", "signature"))
+    except KeyError as missing:
+        raise Unverified("missing", f"The header {missing.args[0]} is missing.") from None
+    if not _ID.fullmatch(webhook_id):
+        raise Unverified("malformed", "The header webhook-id cannot be read.")
+    if not _TIMESTAMP.fullmatch(timestamp):
+        raise Unverified("malformed", "The header webhook-timestamp is not a whole number of seconds.")
+    if abs(int(now) - int(timestamp)) > tolerance:
+        raise Unverified("timestamp", f"The timestamp is more than {tolerance} seconds away.")
+    # As text: base64 leaves bits unused, so several texts would decode to one signature.
+    signatures = [each.encode("utf-8", "replace") for each in given.split(" ")[:SIGNATURES_READ]]
+    matched = False
+    for secret in secrets or [_NOBODY]:
+        wanted = _sign(secret, webhook_id, timestamp, body).encode()
+        for signature in signatures:
+            matched |= hmac.compare_digest(wanted, signature)
+    if not (matched and secrets):
+        raise Unverified("signature", "No signature fits the message.")
+    return webhook_id
+
+
+def _sign(secret: str, webhook_id: str, timestamp: str, body: bytes) -> str:
+    prefix, encoded = secret[:6], secret[6:]
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if prefix != "whsec_" or not key:
+        raise ValueError("a webhook secret is whsec_ and base64")
+    digest = hmac.digest(key, f"{webhook_id}.{timestamp}.".encode() + body, hashlib.sha256)
+    return "v1," + base64.b64encode(digest).decode()
+
+
+@dataclass
+class Outcome:
+    """What became of one attempt; texts of the answer are hostile."""
+
+    outcome: Word
+    status: int | None = None
+    peer: str | None = None
+    body: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    retry_after: float | None = None
+    duration: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether the receiver has it."""
+        return self.outcome == "ok"
+
+    @property
+    def message(self) -> str:
+        """The outcome in a sentence for people."""
+        return MEANING[self.outcome]
+
+
+def send(
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    allow: Sequence[guard.Network] = (),
+    resolver: guard.Resolver = guard.lookup,
+    deadline: float = DEADLINE,
+    *,
+    deny: Sequence[guard.Network] = (),
+    floor: float = guard.FLOOR,
+    tls: ssl.SSLContext | None = None,
+    now: float | None = None,
+) -> Outcome:
+    """POST `body` once and say what became of it, within `deadline` seconds; never raises for the network.
+
+    `tls` replaces the trusted certificates; `now` (seconds since 1970) is the time a Retry-After date is
+    read against.
+    """
+    started = time.monotonic()
+    result = Outcome("reset")
+
+    def left() -> float:
+        remaining = started + deadline - time.monotonic()
+        if remaining <= 0:
+            raise _Ended("deadline")
+        return remaining
+
+    try:
+        target = guard.parse(url)
+        with closing(_Stream(guard.connect(target, allow, deny, resolver, left), left)) as stream:
+            result.peer = stream.sock.getpeername()[0]
+            _post(target, headers, body, stream, tls or _trusted(), result)
+        result.outcome = _word(result.status or 0)
+    except (guard.Blocked, Invalid):
+        guard.hold(started, floor)
+        result = Outcome("blocked")
+    except guard.Unresolved:
+        result.outcome = "dns"
+    except _Ended as ended:
+        result.outcome = ended.word
+    except (ConnectionError, httpcore.RemoteProtocolError):
+        result.outcome = "reset"
+    except OSError:
+        result.outcome = "connect_timeout"
+    result.retry_after = retry_after(result.headers.get("retry-after"), time.time() if now is None else now)
+    result.duration = time.monotonic() - started
+    return result
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Seconds to wait by a Retry-After header (a number or an HTTP date), or None when it says nothing."""
+    value = (value or "").strip()
+    if re.fullmatch(r"[0-9]+", value, re.ASCII):
+        return float(min(int(value[:10]), 10**9))
+    try:
+        date = parsedate_to_datetime(value)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _post(
+    target: guard.Target,
+    headers: Mapping[str, str],
+    body: bytes,
+    stream: _Stream,
+    tls: ssl.SSLContext,
+    result: Outcome,
+) -> None:
+    """One exchange over `stream`; fills `result` as the answer comes in."""
+    url = httpcore.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.path)
+    sent = {name.lower(): value for name, value in headers.items() if name.lower() != "transfer-encoding"}
+    sent |= {
+        "host": target.authority,
+        "content-length": str(len(body)),
+        "accept-encoding": "identity",
+        "connection": "close",
+        "user-agent": "reviewqueue",
+    }
+    with (
+        httpcore.HTTPConnection(url.origin, tls, network_backend=_Backend(stream)) as connection,
+        connection.stream("POST", url, headers=list(sent.items()), content=body) as response,
+    ):
+        result.status = response.status
+        result.headers = _kept(response.headers)
+        stream.room = BODY_LIMIT + FRAMING
+        size, start = 0, bytearray()
+        for chunk in response.iter_stream():
+            size += len(chunk)
+            start += chunk[: KEPT - len(start)]
+            result.body = start.decode("utf-8", "replace").replace("\0", "\ufffd")
+            if size > BODY_LIMIT:
+                raise _Ended("too_large")
+
+
+def _kept(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    decoded = ((name.decode("ascii").lower(), value.decode("latin-1")[:256]) for name, value in headers)
+    return {name: value for name, value in decoded if _KEPT_HEADERS.fullmatch(name)}
+
+
+def _word(status: int) -> Word:
+    if status in (429, 502, 503, 504):
+        return "throttled"
+    if status == 410:
+        return "gone"
+    words: dict[int, Word] = {2: "ok", 3: "redirect", 4: "http_4xx"}
+    return words.get(status // 100, "http_5xx")
+
+
+@functools.cache
+def _trusted() -> ssl.SSLContext:
+    """TLS 1.2 or later, certificate and name verified; nothing is read from the environment."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(certifi.where())
+    return context
+
+
+class _Ended(Exception):
+    """The exchange stops here, with this outcome."""
+
+    def __init__(self, word: Word) -> None:
+        super().__init__(word)
+        self.word: Word = word
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Hands httpcore the one guarded connection, whatever it asks for; Unix sockets stay unsupported."""
+
+    def __init__(self, stream: _Stream) -> None:
+        self.stream = stream
+
+    def connect_tcp(self, *_: Any, **__: Any) -> httpcore.NetworkStream:
+        return self.stream
+
+
+class _Stream(httpcore.NetworkStream):
+    """A socket on which every step gets only the time and the room that are left of the whole.
+
+    httpcore's own time-outs start anew with each read, which a receiver sending a byte a second outlives.
+    """
+
+    def __init__(self, sock: socket.socket, left: Callable[[], float]) -> None:
+        self.sock = sock
+        self.left = left
+        self.room = HEADER_LIMIT
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        try:
+            self.sock.settimeout(self.left())
+            yield
+        except TimeoutError:
+            raise _Ended("deadline") from None
+        except ssl.SSLError:
+            raise _Ended("tls") from None
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self.room <= 0:
+            raise _Ended("too_large")
+        with self._step():
+            data = self.sock.recv(min(max_bytes, self.room, STEP))
+        self.room -= len(data)
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        view = memoryview(buffer)
+        try:
+            while view:
+                with self._step():
+                    view = view[self.sock.send(view) :]
+        except OSError as error:
+            raise httpcore.WriteError from error  # httpcore then reads what the receiver said before closing
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        with self._step():
+            self.sock = ssl_context.wrap_socket(self.sock, server_hostname=server_hostname)
+        return self
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self.sock if info == "ssl_object" and isinstance(self.sock, ssl.SSLSocket) else None
