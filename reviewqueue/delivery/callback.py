@@ -61,7 +61,7 @@ MEANING: dict[Word, str] = {
 }
 
 _KEPT_HEADERS = re.compile("content-(encoding|length|type)|date|location|retry-after|server|via|x-request-id")
-_ID = re.compile(r"[!--/-~]{1,256}")  # visible ASCII without the dot that separates the signed parts
+_ID = re.compile(r"[!-\-/-~]{1,256}")  # visible ASCII without the dot that separates the signed parts
 _TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")
 _NOBODY = "whsec_" + base64.b64encode(bytes(32)).decode()
 
