@@ -1,0 +1,704 @@
+"""One callback against real receivers on this machine: polite, broken and hostile ones."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import gzip
+import json
+import logging
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable
+from email.utils import format_datetime
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+import standardwebhooks
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from reviewqueue.delivery import callback, guard
+
+LOOPBACK = [ip_network("127.0.0.0/8")]
+SECRET = "whsec_ERERERERERERERERERERERERERERERERERERERERERE="
+BODY = b'{"type":"decision.final"}'
+SIGNATURE = "v1,eTA1eEZZAvhHAn239/IApSji6tvnnYxuuR3/RjfA1ds="
+AT = 1763632800
+
+Answer = Callable[[socket.socket], None]
+
+
+class Receiver:
+    """A server of one behaviour: reads a whole request, keeps it, then lets `answer` do what it likes."""
+
+    def __init__(self, answer: Answer, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        self.answer, self.tls = answer, tls
+        self.sock = socket.create_server((host, 0))
+        self.port: int = self.sock.getsockname()[1]
+        self.url = f"http://{host}:{self.port}/hook"
+        self.requests: list[bytes] = []
+        self.visits = 0
+        self.closing = threading.Event()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                visitor = self.sock.accept()[0]
+            except OSError:
+                return
+            self.visits += 1
+            threading.Thread(target=self._meet, args=(visitor,), daemon=True).start()
+
+    def _meet(self, visitor: socket.socket) -> None:
+        visitor.settimeout(10)
+        with contextlib.suppress(OSError), visitor:
+            if self.tls:
+                visitor = self.tls.wrap_socket(visitor, server_side=True)
+            with visitor:
+                self.requests.append(read_request(visitor))
+                self.answer(visitor)
+
+    def __enter__(self) -> Receiver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closing.set()
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+
+
+def read_request(sock: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += sock.recv(65536) or b"\r\n\r\n"
+    head, _, body = data.partition(b"\r\n\r\n")
+    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    while len(body) < int(fields.get(b"content-length", b"0")):
+        chunk = sock.recv(65536)
+        if not chunk:
+            break
+        body += chunk
+    return head + b"\r\n\r\n" + body
+
+
+def say(status: str, *headers: str, body: bytes = b"thanks") -> Answer:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers]
+    return lambda sock: sock.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+
+def send(to: Receiver | str, **options: object) -> callback.Outcome:
+    url = to if isinstance(to, str) else to.url
+    wanted: dict[str, object] = {"allow": LOOPBACK, "deadline": 5.0, "floor": 0.0} | options
+    headers = callback.signed_headers("evt_1", AT, BODY, [SECRET])
+    return callback.send(url, headers, BODY, **wanted)  # type: ignore[arg-type]
+
+
+def test_send_posts_the_bytes_signed_and_asks_for_no_compression() -> None:
+    with Receiver(say("200 OK", "X-Request-Id: abc", "Set-Cookie: a=b")) as receiver:
+        answer = send(receiver.url + "?a=b")
+        head, _, body = receiver.requests[0].partition(b"\r\n\r\n")
+    first, *lines = head.decode().lower().split("\r\n")
+    headers = dict(line.split(": ", 1) for line in lines)
+    assert first == "post /hook?a=b http/1.1"
+    assert body == BODY
+    assert headers == {
+        "host": f"127.0.0.1:{receiver.port}",
+        "content-type": "application/json",
+        "content-length": str(len(BODY)),
+        "webhook-id": "evt_1",
+        "webhook-timestamp": str(AT),
+        "webhook-signature": SIGNATURE.lower(),
+        "webhook-attempt": "1",
+        "accept-encoding": "identity",
+        "connection": "close",
+        "user-agent": "reviewqueue",
+    }
+    assert (answer.outcome, answer.ok, answer.status, answer.body) == ("ok", True, 200, "thanks")
+    assert answer.peer == "127.0.0.1"
+    assert answer.headers == {"content-length": "6", "x-request-id": "abc"}
+    assert 0 < answer.duration < 5
+
+
+def test_send_opens_a_new_connection_each_time_and_keeps_no_cookie() -> None:
+    with Receiver(say("200 OK", "Set-Cookie: a=b", "Connection: keep-alive")) as receiver:
+        assert send(receiver).ok
+        assert send(receiver).ok
+        assert receiver.visits == 2
+        assert b"cookie" not in receiver.requests[1].lower()
+
+
+def test_send_lets_no_caller_replace_the_framing() -> None:
+    with Receiver(say("200 OK")) as receiver:
+        odd = {
+            "Host": "inside",
+            "Content-Length": "1",
+            "Transfer-Encoding": "chunked",
+            "Accept-Encoding": "br",
+        }
+        assert callback.send(receiver.url, odd, BODY, LOOPBACK, deadline=5).ok
+        head, _, body = receiver.requests[0].lower().partition(b"\r\n\r\n")
+    assert body == BODY.lower()
+    assert b"host: 127.0.0.1" in head
+    assert not any(word in head for word in (b"inside", b"chunked", b"accept-encoding: br"))
+
+
+def test_send_reads_no_proxy_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Receiver(say("200 OK")) as receiver, Receiver(say("200 OK")) as proxy:
+        for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        assert send(receiver).ok
+        assert proxy.visits == 0
+
+
+def test_send_writes_neither_address_nor_secret_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), Receiver(say("200 OK")) as receiver:
+        assert send(receiver.url + "?token=canary").ok
+    assert "canary" not in caplog.text
+    assert SIGNATURE not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        ("200 OK", "ok"),
+        ("201 Created", "ok"),
+        ("202 Accepted", "ok"),
+        ("299 Whatever", "ok"),
+        ("300 Many", "redirect"),
+        ("301 Moved", "redirect"),
+        ("307 Elsewhere", "redirect"),
+        ("308 Elsewhere", "redirect"),
+        ("399 Odd", "redirect"),
+        ("400 No", "http_4xx"),
+        ("401 No", "http_4xx"),
+        ("404 No", "http_4xx"),
+        ("409 No", "http_4xx"),
+        ("410 Gone", "gone"),
+        ("429 Slower", "throttled"),
+        ("500 Broken", "http_5xx"),
+        ("501 Broken", "http_5xx"),
+        ("502 Broken", "throttled"),
+        ("503 Later", "throttled"),
+        ("504 Later", "throttled"),
+        ("599 Broken", "http_5xx"),
+        ("999 Odd", "http_5xx"),
+    ],
+)
+def test_send_names_the_outcome_by_the_status(status: str, outcome: str) -> None:
+    with Receiver(say(status)) as receiver:
+        answer = send(receiver)
+    assert (answer.outcome, answer.status, answer.ok) == (outcome, int(status[:3]), outcome == "ok")
+    assert answer.message
+
+
+def test_send_takes_an_empty_204_and_waits_through_a_100() -> None:
+    def answer(sock: socket.socket) -> None:
+        sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+        sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    with Receiver(answer) as receiver:
+        assert (send(receiver).outcome, send(receiver).body) == ("ok", "")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_send_never_follows_a_redirect(status: int) -> None:
+    with (
+        Receiver(say("200 OK")) as canary,
+        Receiver(say(f"{status} X", f"Location: {canary.url}")) as receiver,
+    ):
+        answer = send(receiver)
+        assert (answer.outcome, answer.headers["location"]) == ("redirect", canary.url)
+        assert canary.visits == 0
+        assert receiver.visits == 1
+
+
+def test_send_tells_what_retry_after_says() -> None:
+    date = format_datetime(datetime.datetime.fromtimestamp(AT + 90, datetime.UTC), usegmt=True)
+    with Receiver(say("429 Slower", "Retry-After: 17")) as receiver:
+        assert send(receiver).retry_after == 17.0
+    with Receiver(say("503 Later", f"Retry-After: {date}")) as receiver:
+        assert send(receiver, now=AT).retry_after == 90.0
+    with Receiver(say("503 Later")) as receiver:
+        assert send(receiver).retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0.0),
+        (" 120 ", 120.0),
+        ("9" * 5000, 1e9),
+        ("Thu, 20 Nov 2025 10:00:30 GMT", 30.0),
+        ("Thu, 20 Nov 2025 09:00:00 GMT", 0.0),
+        ("-5", None),
+        ("1.5", None),
+        ("٣", None),
+        ("soon", None),
+        ("Thu, 99 Nov 2025 10:00:30 GMT", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_reads_seconds_and_dates(value: str | None, seconds: float | None) -> None:
+    assert callback.retry_after(value, AT) == seconds
+
+
+def test_send_keeps_4_kib_of_the_answer_as_storable_text() -> None:
+    with Receiver(say("500 Broken", body=b"a\0\xff" + "é".encode() * 4000)) as receiver:
+        answer = send(receiver)
+    assert answer.body.startswith("a\ufffd\ufffdé")
+    assert "\0" not in answer.body
+    assert len(answer.body.encode("utf-8", "replace")) <= 3 * callback.KEPT
+    assert answer.body.count("é") == (4096 - 3) // 2
+
+
+def endless(first: bytes, again: bytes, pause: float = 0.0) -> Answer:
+    def answer(sock: socket.socket) -> None:
+        sock.sendall(first)
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            sock.sendall(again)
+            time.sleep(pause)
+
+    return answer
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+DRIPS = {
+    "nothing": (b"", b""),
+    "status line": (b"HTTP/1.1 2", b"0"),
+    "header": (HEAD + b"x: ", b"x"),
+    "headers": (HEAD, b"x: y\r\n"),
+    "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "body": (HEAD + b"Content-Length: 1000\r\n\r\n", b"x"),
+    "chunks": (CHUNKED, b"1\r\nx\r\n"),
+    "chunk size": (CHUNKED, b"0"),
+    "until close": (HEAD + b"\r\n", b"x"),
+}
+
+
+@pytest.mark.parametrize(("first", "again"), DRIPS.values(), ids=DRIPS)
+def test_send_ends_with_the_deadline_however_slowly_the_answer_drips(first: bytes, again: bytes) -> None:
+    with Receiver(endless(first, again, pause=0.05)) as receiver:
+        started = time.monotonic()
+        answer = send(receiver, deadline=0.5)
+        assert time.monotonic() - started < 1.5
+    assert answer.outcome == "deadline"
+
+
+def test_send_ends_with_the_deadline_when_the_receiver_reads_nothing() -> None:
+    def deaf(sock: socket.socket) -> None:
+        time.sleep(3)
+
+    with Receiver(say("200 OK")) as receiver:
+        receiver._meet = deaf  # type: ignore[method-assign]
+        answer = callback.send(receiver.url, {}, bytes(64 * 1024 * 1024), LOOPBACK, deadline=0.5)
+    assert answer.outcome == "deadline"
+    assert answer.duration < 1.5
+
+
+FLOODS = {
+    "body": HEAD + b"\r\n",
+    "long body": HEAD + b"Content-Length: 1000000000\r\n\r\n",
+    "header": HEAD + b"x: ",
+    "status line": b"HTTP/1.1 200 ",
+    "chunk extension": CHUNKED + b"1;",
+}
+
+
+@pytest.mark.parametrize("first", FLOODS.values(), ids=FLOODS)
+def test_send_stops_reading_an_endless_answer(first: bytes) -> None:
+    taken = [0]
+
+    def answer(sock: socket.socket) -> None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+        sock.sendall(first)
+        while True:
+            taken[0] += sock.send(b"x" * 4096)
+
+    with Receiver(answer) as receiver:
+        result = send(receiver)
+    assert result.outcome == "too_large"
+    assert len(result.body) <= callback.KEPT
+    assert taken[0] < 16 * 1024 * 1024  # what the system buffers, not what was read
+
+
+@pytest.mark.parametrize("again", [b"x: y\r\n", b"y" * 63 + b": z\r\n"])
+def test_send_refuses_headers_above_32_kib(again: bytes) -> None:
+    count = callback.HEADER_LIMIT // len(again)
+    for lines, outcome in ((count - 20, "ok"), (count + 1, "too_large")):
+        with Receiver(lambda sock, lines=lines: sock.sendall(HEAD + again * lines + b"\r\n")) as receiver:
+            assert send(receiver).outcome == outcome
+
+
+@pytest.mark.parametrize(("size", "outcome"), [(65536, "ok"), (65537, "too_large")])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_send_refuses_a_body_above_64_kib(size: int, outcome: str, chunked: bool) -> None:
+    data = b"x" * size
+    plain = HEAD + b"Content-Length: %d\r\n\r\n" % size + data
+    pieces = [data[at : at + 4096] for at in range(0, size, 4096)]
+    chunks = CHUNKED + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    with Receiver(lambda sock: sock.sendall(chunks if chunked else plain)) as receiver:
+        answer = send(receiver)
+    assert (answer.outcome, answer.status, len(answer.body)) == (outcome, 200, 4096)
+
+
+def test_send_never_decompresses() -> None:
+    bomb = gzip.compress(bytes(30_000_000))
+    assert len(bomb) < 65536
+    with Receiver(say("200 OK", "Content-Encoding: gzip", body=bomb)) as receiver:
+        answer = send(receiver)
+    assert answer.outcome == "ok"
+    assert answer.body.startswith("\x1f\ufffd\x08")
+    assert answer.duration < 2
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        reset,
+        lambda sock: None,
+        lambda sock: sock.sendall(b"HTTP/1.1 200 OK\r\n"),
+        lambda sock: sock.sendall(HEAD + b"Content-Length: 10\r\n\r\nshort"),
+        lambda sock: sock.sendall(CHUNKED + b"zz\r\n"),
+        lambda sock: sock.sendall(b"SSH-2.0-OpenSSH_9.9\r\n\r\n"),
+        lambda sock: sock.sendall(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"),
+        lambda sock: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+    ],
+    ids=["rst", "close", "half a head", "short body", "bad chunk", "not http", "upgrade", "two lengths"],
+)
+def test_send_calls_a_broken_conversation_reset(answer: Answer) -> None:
+    with Receiver(answer) as receiver:
+        assert send(receiver).outcome == "reset"
+
+
+def test_send_calls_a_closed_port_reset() -> None:
+    with Receiver(say("200 OK")) as receiver:
+        pass
+    assert send(receiver).outcome == "reset"
+
+
+def test_send_hears_an_answer_given_before_the_body_was_read() -> None:
+    with Receiver(say("200 OK")) as receiver:
+
+        def early(sock: socket.socket) -> None:
+            sock.recv(100)
+            sock.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            sock.shutdown(socket.SHUT_WR)
+            time.sleep(0.3)
+            while sock.recv(1 << 20):
+                pass
+
+        receiver._meet = early  # type: ignore[method-assign]
+        answer = callback.send(receiver.url, {}, bytes(4 * 1024 * 1024), LOOPBACK, deadline=5)
+    assert (answer.outcome, answer.status) == ("http_4xx", 413)
+
+
+def test_send_says_blocked_in_one_way_and_not_before_the_floor() -> None:
+    refused = [
+        "http://127.0.0.1/",
+        "https://10.0.0.7/",
+        "ftp://x/",
+        "https://u@h/",
+        "https://inside.example/",
+    ]
+    answers = [
+        callback.send(url, {}, BODY, resolver=lambda host: ["10.0.0.7"], floor=0.2, deadline=5)
+        for url in refused
+    ]
+    assert {answer.duration >= 0.2 for answer in answers} == {True}
+    for answer in answers:
+        answer.duration = 0
+    assert answers == [callback.Outcome("blocked")] * len(refused)
+    assert {answer.message for answer in answers} == {guard.REFUSED}
+
+
+def test_send_refuses_loopback_unless_it_is_allowed() -> None:
+    with Receiver(say("200 OK")) as receiver:
+        assert send(receiver, allow=[]).outcome == "blocked"
+        assert send(receiver, allow=[ip_network("127.0.0.2/32")]).outcome == "blocked"
+        assert receiver.visits == 0
+        assert send(receiver).outcome == "ok"
+
+
+def test_send_judges_each_attempt_anew_when_the_name_moves() -> None:
+    with Receiver(say("200 OK"), host="127.0.0.2") as receiver, Receiver(say("200 OK")) as canary:
+        answers = iter([["127.0.0.2"], ["127.0.0.1"], ["127.0.0.2", "127.0.0.1"], ["127.0.0.2"]])
+        url, allow = f"http://moving.example:{receiver.port}/", [ip_network("127.0.0.2/32")]
+        got = [send(url, allow=allow, resolver=lambda host: next(answers)).outcome for _ in range(4)]
+        assert got == ["ok", "blocked", "blocked", "ok"]
+        assert (receiver.visits, canary.visits) == (2, 0)
+
+
+def test_send_asks_for_the_name_once_an_attempt() -> None:
+    asked = []
+
+    def resolver(host: str) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    with Receiver(say("200 OK")) as receiver:
+        url = f"http://receiver.example:{receiver.port}/"
+        assert send(url, resolver=resolver).ok
+        assert b"\r\nhost: receiver.example:%d\r\n" % receiver.port in receiver.requests[0].lower()
+    assert asked == ["receiver.example"]
+
+
+def test_send_says_dns_when_there_is_no_address_or_no_answer() -> None:
+    def missing(host: str) -> list[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    awake = threading.Event()
+
+    def silent(host: str) -> list[str]:
+        awake.wait(10)
+        return []
+
+    for resolver in (missing, silent, lambda host: []):
+        answer = send("https://nowhere.example/", resolver=resolver, deadline=0.3)
+        assert (answer.outcome, answer.peer) == ("dns", None)
+        assert answer.duration < 1.3
+    awake.set()
+
+
+def test_send_says_connect_timeout_when_nobody_picks_up() -> None:
+    # A full backlog: the system stops answering new connections.
+    with socket.socket() as deaf, contextlib.ExitStack() as waiting:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(8):
+            filler = waiting.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(deaf.getsockname())
+        answer = send(f"http://127.0.0.1:{deaf.getsockname()[1]}/", deadline=0.5)
+    assert answer.outcome == "connect_timeout"
+    assert answer.duration < 1.5
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for receiver.example and the key to it; the certificate is its own authority."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "receiver.example")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("receiver.example")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def server_side(authority: tuple[Path, Path]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority)
+    return context
+
+
+def trusting(authority: tuple[Path, Path]) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(authority[0]))
+
+
+def to_loopback(host: str) -> list[str]:
+    return ["127.0.0.1"]
+
+
+def test_send_speaks_tls_with_the_name_while_connecting_to_the_address(authority: tuple[Path, Path]) -> None:
+    asked: list[str | None] = []
+    context = server_side(authority)
+    context.sni_callback = lambda sock, name, _: asked.append(name)
+    with Receiver(say("200 OK"), context) as receiver:
+        url = f"https://receiver.example:{receiver.port}/"
+        answer = send(url, resolver=to_loopback, tls=trusting(authority))
+        assert b"\r\nhost: receiver.example:%d\r\n" % receiver.port in receiver.requests[0].lower()
+    assert (answer.outcome, answer.peer, asked) == ("ok", "127.0.0.1", ["receiver.example"])
+
+
+def test_send_refuses_an_untrusted_certificate_and_another_name(authority: tuple[Path, Path]) -> None:
+    with Receiver(say("200 OK"), server_side(authority)) as receiver:
+        url = f"https://receiver.example:{receiver.port}/"
+        other = f"https://other.example:{receiver.port}/"
+        assert send(url, resolver=to_loopback).outcome == "tls"
+        assert send(other, resolver=to_loopback, tls=trusting(authority)).outcome == "tls"
+        assert receiver.requests == []
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+def test_send_refuses_tls_below_1_2(authority: tuple[Path, Path]) -> None:
+    old = server_side(authority)
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    with Receiver(say("200 OK"), old) as receiver:
+        assert send(f"https://receiver.example:{receiver.port}/", resolver=to_loopback).outcome == "tls"
+
+
+def test_send_calls_plain_http_behind_https_a_tls_failure() -> None:
+    with Receiver(lambda sock: None) as receiver:
+        receiver._meet = lambda sock: sock.sendall(HEAD + b"\r\n")  # type: ignore[method-assign]
+        assert send(f"https://receiver.example:{receiver.port}/", resolver=to_loopback).outcome == "tls"
+
+
+def test_send_ends_with_the_deadline_in_a_dripping_handshake() -> None:
+    def drip(sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            for byte in b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc\x03\x03" + bytes(200):
+                sock.sendall(bytes([byte]))
+                time.sleep(0.05)
+
+    with Receiver(lambda sock: None) as receiver:
+        receiver._meet = drip  # type: ignore[method-assign]
+        answer = send(f"https://receiver.example:{receiver.port}/", resolver=to_loopback, deadline=0.5)
+    assert answer.outcome == "deadline"
+    assert answer.duration < 1.5
+
+
+def test_send_ends_with_the_deadline_in_a_dripping_answer_over_tls(authority: tuple[Path, Path]) -> None:
+    with Receiver(endless(CHUNKED, b"1\r\nx\r\n", 0.05), server_side(authority)) as receiver:
+        url = f"https://receiver.example:{receiver.port}/"
+        answer = send(url, resolver=to_loopback, tls=trusting(authority), deadline=0.5)
+    assert (answer.outcome, answer.status) == ("deadline", 200)
+    assert answer.duration < 1.5
+
+
+def signed(body: bytes = BODY, *secrets: str) -> dict[str, str]:
+    return callback.signed_headers("evt_1", AT, body, secrets or [SECRET])
+
+
+def refused(
+    headers: dict[str, str], body: bytes = BODY, secrets: tuple[str, ...] = (SECRET,), now: float = AT
+) -> str:
+    with pytest.raises(callback.Unverified) as refusal:
+        callback.verify(headers, body, secrets, now)
+    assert str(refusal.value)
+    return refusal.value.check
+
+
+def test_sign_gives_the_signature_of_the_specification() -> None:
+    assert callback.sign(SECRET, "evt_1", AT, BODY) == SIGNATURE
+    assert callback.verify(signed(), BODY, [SECRET], AT) == "evt_1"
+
+
+def test_sign_agrees_with_the_standard_library_of_webhooks() -> None:
+    secret, now = callback.new_secret(), int(time.time())
+    body = json.dumps(
+        {"type": "item.decided", "data": {"output": "zwölf – 12 ✓"}}, ensure_ascii=False
+    ).encode()
+    judge = standardwebhooks.Webhook(secret)
+    headers = callback.signed_headers("evt_judged", now, body, [callback.new_secret(), secret])
+    assert judge.verify(body, headers) == json.loads(body)
+    theirs = judge.sign("evt_judged", datetime.datetime.fromtimestamp(now, datetime.UTC), body.decode())
+    assert callback.verify(headers | {"webhook-signature": theirs}, body, [secret], now) == "evt_judged"
+    with pytest.raises(standardwebhooks.WebhookVerificationError):
+        judge.verify(body + b" ", headers)
+
+
+@pytest.mark.parametrize(
+    "secret", ["", "whsec_", "whsec_!!!!", "whsec_abc", SECRET[6:], "WHSEC_" + SECRET[6:], "whsec_é"]
+)
+def test_sign_refuses_what_is_no_secret(secret: str) -> None:
+    with pytest.raises(ValueError, match="whsec_"):
+        callback.sign(secret, "evt_1", AT, BODY)
+
+
+def test_new_secret_is_32_random_bytes() -> None:
+    made = {callback.new_secret() for _ in range(50)}
+    assert len(made) == 50
+    assert all(len(base64.b64decode(secret.removeprefix("whsec_"))) == 32 for secret in made)
+
+
+@given(st.binary(max_size=200), st.sampled_from(["body", "id", "timestamp", "signature"]), st.data())
+def test_verify_refuses_any_flipped_bit(body: bytes, part: str, data: st.DataObject) -> None:
+    headers = signed(body)
+    name = f"webhook-{part}"
+    original = body if part == "body" else headers[name].encode()
+    assume(original)
+    place = data.draw(st.integers(0, len(original) * 8 - 1))
+    flipped = bytearray(original)
+    flipped[place // 8] ^= 1 << place % 8
+    if part == "body":
+        body = bytes(flipped)
+    else:
+        headers[name] = flipped.decode("latin-1")
+    with pytest.raises(callback.Unverified):
+        callback.verify(headers, body, [SECRET], AT, tolerance=10**12)
+
+
+@pytest.mark.parametrize(("off", "fits"), [(-301, False), (-300, True), (0, True), (300, True), (301, False)])
+def test_verify_keeps_the_window_of_300_seconds_exactly(off: int, fits: bool) -> None:
+    for now in (AT + off, AT + off + 0.999):
+        if fits:
+            assert callback.verify(signed(), BODY, [SECRET], now) == "evt_1"
+        else:
+            assert refused(signed(), now=now) == "timestamp"
+
+
+def test_verify_says_which_check_failed() -> None:
+    good = signed()
+    for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
+        assert refused({key: value for key, value in good.items() if key != name}) == "missing"
+    for odd in ("", "evt.1", "evt 1", "évt", "x" * 257):
+        assert refused(good | {"webhook-id": odd}) == "malformed"
+    for odd in ("", "soon", "-1", "+1", "1e9", f"{AT}.0", f"0{AT}", f" {AT}", "٣", "9" * 5000):
+        assert refused(good | {"webhook-timestamp": odd}) == "malformed"
+    for odd in ("", "v1,", "v1", "v1a," + SIGNATURE[3:], SIGNATURE[3:], SIGNATURE.rstrip("="), "é", "\udcff"):
+        assert refused(good | {"webhook-signature": odd}) == "signature"
+    assert refused(good, BODY + b" ") == "signature"
+    assert refused(good, secrets=(callback.new_secret(),)) == "signature"
+
+
+def test_verify_reads_header_names_in_any_case() -> None:
+    assert callback.verify({name.title(): value for name, value in signed().items()}, BODY, [SECRET], AT)
+
+
+def test_verify_takes_either_secret_while_they_overlap() -> None:
+    old, new = callback.new_secret(), callback.new_secret()
+    both = signed(BODY, old, new)
+    assert both["webhook-signature"].count(" ") == 1
+    for secrets in ([old], [new], [new, old]):
+        assert callback.verify(both, BODY, secrets, AT) == "evt_1"
+        assert callback.verify(signed(BODY, secrets[0]), BODY, [old, new], AT) == "evt_1"
+
+
+def test_verify_looks_at_16_signatures_and_no_more() -> None:
+    for before, fits in ((15, True), (16, False)):
+        headers = signed() | {"webhook-signature": " ".join(["v1,x"] * before + [SIGNATURE])}
+        if fits:
+            assert callback.verify(headers, BODY, [SECRET], AT)
+        else:
+            assert refused(headers) == "signature"
+
+
+def test_verify_without_any_secret_always_says_no() -> None:
+    nobody = "whsec_" + base64.b64encode(bytes(32)).decode()
+    assert refused(signed(BODY, nobody), secrets=()) == "signature"
