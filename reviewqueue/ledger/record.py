@@ -1,0 +1,162 @@
+"""record(): append one entry to the ledger inside the caller's transaction.
+
+The head row is locked last of all rows and only here. A head that disagrees with the last entry stops
+every append; it must never be repaired by code.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from sqlalchemy import Table, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.orm import Session
+
+from reviewqueue.config import current
+from reviewqueue.db import joined, now, stamp
+from reviewqueue.errors import Busy
+from reviewqueue.ledger import canonical
+from reviewqueue.ledger.entries import CREATED, FIELDS, INDEXED, PARTS, VERSION
+from reviewqueue.models import LedgerEntry, LedgerHead, LedgerPart
+
+_HEAD = cast(Table, LedgerHead.__table__)
+
+# PostgreSQL waits here for whoever appends; on SQLite BEGIN IMMEDIATE already did.
+HEAD = select(_HEAD).where(_HEAD.c.id == 1).with_for_update()
+
+_Salted = Mapping[str, tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Where an entry stands: its number, its leaf hash in hex, its time."""
+
+    seq: int
+    leaf: str
+    time: datetime
+
+
+def record(
+    type: str,
+    fields: Mapping[str, Any],
+    *,
+    parts: Mapping[str, bytes | str] | None = None,
+    item_id: str | None = None,
+    decision_id: str | None = None,
+    project_id: str | None = None,
+    actor: str | None = None,
+) -> Recorded:
+    """Append an entry of `type` that says `fields` and commits to `parts`; call it last before COMMIT.
+
+    Fields that are None are left out. `item_id`, `decision_id`, `project_id` and `actor` (an id) become the
+    fields item, decision, project and actor. Raises RuntimeError outside a transaction, ValueError for a
+    field the type does not have, Busy when the ledger cannot take an entry now.
+    """
+    session = joined()
+    indexed = {"item": item_id, "decision": decision_id, "project": project_id, "actor": actor}
+    said = _merge(type, fields, indexed)
+    salted = _salt(parts or {})
+    session.flush()
+    head = _lock_head(session)
+    if head["size"] == 0:
+        _append(session, head, CREATED, {"key": canonical.key_id(current().key("ledger"))}, {})
+        head = _lock_head(session)
+    return _append(session, head, type, said, salted)
+
+
+def _merge(type: str, fields: Mapping[str, Any], indexed: Mapping[str, str | None]) -> dict[str, Any]:
+    said = {name: value for name, value in fields.items() if value is not None}
+    for name, value in indexed.items():
+        if value is not None and said.setdefault(name, value) != value:
+            raise ValueError(f"two values for {name} in a ledger entry")
+    if type not in FIELDS:
+        raise ValueError(f"{type!r} is no type of ledger entry; FIELDS in ledger/entries.py lists them")
+    unknown = sorted(said.keys() - FIELDS[type])
+    if unknown:
+        raise ValueError(f"an entry of type {type} has no field {', '.join(unknown)}: see ledger/entries.py")
+    return said
+
+
+def _salt(parts: Mapping[str, bytes | str]) -> _Salted:
+    unknown = sorted(parts.keys() - set(PARTS))
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: the parts of a ledger entry are {', '.join(PARTS)}")
+    return {
+        part: (secrets.token_bytes(canonical.SALT_BYTES), data.encode() if isinstance(data, str) else data)
+        for part, data in parts.items()
+    }
+
+
+def _lock_head(session: Session) -> dict[str, Any]:
+    """The head, locked until the transaction ends, and known to agree with the last entry."""
+    try:
+        row = session.execute(HEAD).mappings().one_or_none()
+        if row is None:
+            _begin(session)
+            row = session.execute(HEAD).mappings().one()
+    except OperationalError as error:
+        raise Busy("the ledger is taking too many entries at once", "ledger_busy") from error
+    head = dict(row)
+    newest = select(LedgerEntry.seq, LedgerEntry.leaf).order_by(LedgerEntry.seq.desc()).limit(1)
+    last = session.execute(newest).one_or_none()
+    expected = (last.seq + 1, last.leaf) if last is not None else (0, canonical.genesis(head["origin"]))
+    if expected != (head["size"], head["last_leaf"]) or len(head["frontier"]) != expected[0].bit_count():
+        raise Busy(
+            "the ledger's head disagrees with its last entry; nothing is recorded until an operator has "
+            "looked: python -m reviewqueue ledger verify",
+            "ledger_inconsistent",
+            retry_after=60,
+        )
+    return head
+
+
+def _begin(session: Session) -> None:
+    """Put the head of an empty log; whoever comes second waits for the first and keeps theirs."""
+    origin = f"{urlsplit(current().public_url).hostname}/ledger"
+    head = {"id": 1, "origin": origin, "size": 0, "last_leaf": canonical.genesis(origin), "last_time": now()}
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    session.execute(dialect.insert(LedgerHead).values(**head, frontier=[]).on_conflict_do_nothing())
+
+
+def _append(
+    session: Session, head: Mapping[str, Any], type: str, said: Mapping[str, Any], salted: _Salted
+) -> Recorded:
+    seq, time, key = head["size"], max(now(), head["last_time"]), current().key("ledger")
+    body: dict[str, Any] = {
+        part: canonical.commitment(salt, part, data) for part, (salt, data) in salted.items()
+    }
+    body |= {"v": VERSION, "log": head["origin"], "seq": seq, "prev": head["last_leaf"]}
+    data = canonical.encode(body | {"time": stamp(time), "type": type} | dict(said))
+    leaf = canonical.leaf_hash(data)
+    entry = {
+        "seq": seq,
+        "prev": head["last_leaf"],
+        "leaf": leaf.hex(),
+        "body": data,
+        "mac": canonical.mac(key, leaf),
+        "mac_key_id": canonical.key_id(key),
+        "type": type,
+        "time": time,
+    } | {column: said.get(field) for field, column in INDEXED.items()}
+    rows = [{"seq": seq, "part": part, "salt": s, "payload": p} for part, (s, p) in salted.items()]
+    frontier = canonical.grow([bytes.fromhex(node) for node in head["frontier"]], seq, leaf)
+    end = {
+        "size": seq + 1,
+        "last_leaf": leaf.hex(),
+        "last_time": time,
+        "frontier": [n.hex() for n in frontier],
+    }
+    try:
+        session.execute(insert(LedgerEntry).values(**entry))
+        if rows:
+            session.execute(insert(LedgerPart).values(rows))
+    except IntegrityError as error:
+        raise Busy("another writer appended to the ledger at the same moment", "ledger_forked") from error
+    session.execute(update(_HEAD).where(_HEAD.c.id == 1).values(**end))
+    return Recorded(seq, leaf.hex(), time)
