@@ -93,6 +93,12 @@ def paths(before: Any, after: Any) -> list[Change]:
     return changes
 
 
+def same(before: Any, after: Any) -> bool:
+    """Whether a backend sees one JSON value: 1, 1.0 and true differ, the order of keys does not matter."""
+    texts = (json.dumps(value, sort_keys=True) for value in (before, after))
+    return next(texts) == next(texts)
+
+
 def _aligned(before: str, after: str, sizes: list[re.Pattern[str]]) -> Iterator[Op]:
     """Align by the first of `sizes` (token patterns) that is coarse enough, changed stretches by the next."""
     if not sizes or not before or not after:
@@ -180,7 +186,7 @@ def _differences(pointer: str, before: Any, after: Any, depth: int) -> Iterator[
             old, new = place < len(before), place < len(after)
             pair = before[place] if old else None, after[place] if new else None
             yield from _sides(f"{pointer}/{place}", old, new, *pair, depth)
-    elif not _same(before, after):
+    elif not same(before, after):
         yield Change(pointer, before, after)
 
 
@@ -189,10 +195,3 @@ def _sides(pointer: str, old: bool, new: bool, before: Any, after: Any, depth: i
         yield from _differences(pointer, before, after, depth + 1)
     else:
         yield Change(pointer, before, after, "removed" if old else "added")
-
-
-def _same(before: Any, after: Any) -> bool:
-    # Python holds 1 == 1.0 == True; their JSON texts differ, and so do they for a backend.
-    return type(before) is type(after) and json.dumps(before, sort_keys=True) == json.dumps(
-        after, sort_keys=True
-    )
