@@ -60,4 +60,4 @@ class ExampleSet(Base):
     number: Mapped[int]
     size: Mapped[int]
     created_at: Mapped[datetime]
-    created_by: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    created_by: Mapped[str] = mapped_column(String(30))  # usr_, or "system"

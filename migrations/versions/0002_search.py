@@ -1,0 +1,40 @@
+"""The full-text index, in each database's own words.
+
+Revision ID: 0002
+Revises: 0001
+"""
+
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+_TERMS = (
+    "CREATE TABLE search_term (scope TEXT NOT NULL, term TEXT NOT NULL, documents INTEGER NOT NULL,"
+    " PRIMARY KEY (scope, term))"
+)
+DDL = {
+    "sqlite": (
+        "CREATE VIRTUAL TABLE search_document USING fts5(owner UNINDEXED, body, tokenize='unicode61')",
+        _TERMS,
+    ),
+    # The words are taken as they are: PostgreSQL's own parser would split some of them differently.
+    "postgresql": (
+        "CREATE TABLE search_document (owner TEXT PRIMARY KEY, body TEXT NOT NULL,"
+        " words TSVECTOR GENERATED ALWAYS AS (array_to_tsvector(string_to_array(body, ' '))) STORED)",
+        "CREATE INDEX search_document_words ON search_document USING gin (words)",
+        _TERMS,
+    ),
+}
+
+
+def upgrade() -> None:
+    for statement in DDL[op.get_bind().dialect.name]:
+        op.execute(statement)
+
+
+def downgrade() -> None:
+    op.execute("DROP TABLE search_term")
+    op.execute("DROP TABLE search_document")

@@ -1,0 +1,51 @@
+"""One canonical text of any JSON, and the words it is searched by.
+
+What is shown, compared and indexed is made here, so that the three never disagree.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+LONGEST_WORD = 40
+MOST_WORDS = 2000
+
+# Scripts written without spaces are searched by pairs of neighbouring characters.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"([{_UNSPACED}]+)|([^\W_{_UNSPACED}]+)")
+
+
+def as_text(value: Any) -> str:
+    """The one text of any JSON, for diff, search and examples: a string as it is, other JSON pretty."""
+    return value if isinstance(value, str) else pretty_json(value)
+
+
+def pretty_json(value: Any) -> str:
+    """`value` as JSON, two spaces deep, keys in their own order, every script as itself."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def words(text: str) -> list[str]:
+    """The words `text` is found by, in order: case and width folded, accents dropped, at most 2,000."""
+    plain = unicodedata.normalize("NFKD", text[: MOST_WORDS * 20]).casefold()
+    plain = unicodedata.normalize("NFC", "".join(c for c in plain if not unicodedata.combining(c)))
+    found: list[str] = []
+    for match in _WORD.finditer(plain):
+        run = match[1]
+        if run is None:
+            found.append(match[2][:LONGEST_WORD])
+        else:
+            found.extend([run] if len(run) == 1 else [run[i : i + 2] for i in range(len(run) - 1)])
+        if len(found) >= MOST_WORDS:
+            break
+    return found[:MOST_WORDS]
+
+
+def tokens(text: str) -> int:
+    """About how many tokens a language model counts in `text`: a quarter of its bytes, rounded up."""
+    return -(-len(text.encode()) // 4)
