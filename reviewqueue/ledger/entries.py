@@ -32,10 +32,10 @@ FIELDS: dict[str, frozenset[str]] = {
         "withdrawal": "rev backend",
         "expiry": "rev action policy policy_version due_at queue",
         "delivery": "event endpoint backend sequence outcome attempts action role",
-        "example": "example action set set_id role",
+        "example": "change example set role",
         "export": "what format rows set role sha256",
         "config": "change target role backend queue queues scopes purpose key policy policy_version "
-        "every_queue trusted endpoint paused",
+        "every_queue trusted active endpoint paused",
     }.items()
 }
 
