@@ -120,7 +120,6 @@ def upgrade() -> None:
     sa.Column('size', sa.Integer(), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('created_by', sa.String(length=30), nullable=False),
-    sa.ForeignKeyConstraint(['created_by'], ['person.id'], name=op.f('fk_example_set_created_by')),
     sa.ForeignKeyConstraint(['project_id'], ['project.id'], name=op.f('fk_example_set_project_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_example_set')),
     sa.UniqueConstraint('project_id', 'number', name='uq_example_set_number')
@@ -374,6 +373,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_review_given', ['given_by', 'given_at'], unique=False)
         batch_op.create_index('ix_review_holder', ['claimed_by', 'lease_expires_at'], unique=False)
         batch_op.create_index(batch_op.f('ix_review_item_id'), ['item_id'], unique=False)
+        batch_op.create_index('ix_review_newest', ['queue_id', 'item_number', 'id'], unique=False, postgresql_where=sa.text("state = 'wanted'"), sqlite_where=sa.text("state = 'wanted'"))
         batch_op.create_index('ix_review_unprepared', ['item_number'], unique=False, postgresql_where=sa.text("state = 'wanted' AND prepared_at IS NULL"), sqlite_where=sa.text("state = 'wanted' AND prepared_at IS NULL"))
         batch_op.create_index('ix_review_waiting', ['queue_id', 'rank', 'due_at', 'item_number', 'id'], unique=False, postgresql_where=sa.text("state = 'wanted'"), sqlite_where=sa.text("state = 'wanted'"))
 
@@ -431,14 +431,14 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['backend_id'], ['backend.id'], name=op.f('fk_delivery_backend_id')),
     sa.ForeignKeyConstraint(['decision_id'], ['decision.id'], name=op.f('fk_delivery_decision_id')),
     sa.ForeignKeyConstraint(['item_id'], ['item.id'], name=op.f('fk_delivery_item_id')),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_delivery')),
-    sa.UniqueConstraint('item_id', 'sequence', name='uq_delivery_sequence')
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_delivery'))
     )
     with op.batch_alter_table('delivery', schema=None) as batch_op:
         batch_op.create_index('ix_delivery_backend', ['backend_id', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_delivery_decision_id'), ['decision_id'], unique=False)
         batch_op.create_index('ix_delivery_due', ['next_attempt_at'], unique=False, postgresql_where=sa.text("state IN ('due', 'inflight')"), sqlite_where=sa.text("state IN ('due', 'inflight')"))
         batch_op.create_index('ix_delivery_state', ['state', 'id'], unique=False)
+        batch_op.create_index('uq_delivery_sequence', ['item_id', 'sequence'], unique=True, postgresql_where=sa.text("state <> 'cancelled'"), sqlite_where=sa.text("state <> 'cancelled'"))
 
     op.create_table('example',
     sa.Column('id', sa.String(length=30), nullable=False),
@@ -514,6 +514,7 @@ def downgrade() -> None:
 
     op.drop_table('example')
     with op.batch_alter_table('delivery', schema=None) as batch_op:
+        batch_op.drop_index('uq_delivery_sequence', postgresql_where=sa.text("state <> 'cancelled'"), sqlite_where=sa.text("state <> 'cancelled'"))
         batch_op.drop_index('ix_delivery_state')
         batch_op.drop_index('ix_delivery_due', postgresql_where=sa.text("state IN ('due', 'inflight')"), sqlite_where=sa.text("state IN ('due', 'inflight')"))
         batch_op.drop_index(batch_op.f('ix_delivery_decision_id'))
@@ -532,6 +533,7 @@ def downgrade() -> None:
     with op.batch_alter_table('review', schema=None) as batch_op:
         batch_op.drop_index('ix_review_waiting', postgresql_where=sa.text("state = 'wanted'"), sqlite_where=sa.text("state = 'wanted'"))
         batch_op.drop_index('ix_review_unprepared', postgresql_where=sa.text("state = 'wanted' AND prepared_at IS NULL"), sqlite_where=sa.text("state = 'wanted' AND prepared_at IS NULL"))
+        batch_op.drop_index('ix_review_newest', postgresql_where=sa.text("state = 'wanted'"), sqlite_where=sa.text("state = 'wanted'"))
         batch_op.drop_index(batch_op.f('ix_review_item_id'))
         batch_op.drop_index('ix_review_holder')
         batch_op.drop_index('ix_review_given')

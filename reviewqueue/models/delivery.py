@@ -41,7 +41,15 @@ class Delivery(Base):
     __table_args__ = (
         one_of("type", EVENTS),
         one_of("state", DELIVERY_STATES),
-        UniqueConstraint("item_id", "sequence", name="uq_delivery_sequence"),
+        # A decision that was undone told nobody anything: its number is free for the next one.
+        Index(
+            "uq_delivery_sequence",
+            "item_id",
+            "sequence",
+            unique=True,
+            postgresql_where=text("state <> 'cancelled'"),
+            sqlite_where=text("state <> 'cancelled'"),
+        ),
         Index(
             "ix_delivery_due",
             "next_attempt_at",

@@ -43,6 +43,14 @@ class Review(Base):
             sqlite_where=text("state = 'wanted'"),
         ),
         Index(
+            "ix_review_newest",
+            "queue_id",
+            "item_number",
+            "id",
+            postgresql_where=text("state = 'wanted'"),
+            sqlite_where=text("state = 'wanted'"),
+        ),
+        Index(
             "ix_review_due",
             "due_at",
             postgresql_where=text("state = 'wanted'"),
