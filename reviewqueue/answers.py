@@ -1,0 +1,214 @@
+"""How every request is answered and logged: headers, refusals as pages or problems, one line per request.
+
+Nothing here knows what a request is about. Must never put item content, a path with a token in it or an
+exception's message into an answer or a log line.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any, cast
+
+import structlog
+from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
+from flask_wtf.csrf import CSRFError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from reviewqueue.config import current
+from reviewqueue.errors import Busy, Conflict, Fault, Forbidden, Invalid, Missing, Refusal
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+LIMITED = ("rate_limited", "throttled")  # Busy codes that are the asker's own doing: 429 instead of 503
+STATUS: dict[type[Refusal], int] = {Invalid: 422, Missing: 404, Forbidden: 403, Conflict: 409, Busy: 503}
+
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; font-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; object-src 'none'; "
+    "require-trusted-types-for 'script'; trusted-types rq-htmx; report-uri /csp"
+)
+_OFF = """accelerometer autoplay bluetooth camera display-capture encrypted-media fullscreen geolocation
+gyroscope hid idle-detection magnetometer microphone midi payment picture-in-picture
+publickey-credentials-get screen-wake-lock serial usb web-share xr-spatial-tracking"""
+HEADERS = {
+    "Content-Security-Policy": CSP,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": ", ".join(f"{feature}=()" for feature in _OFF.split()),
+}
+HSTS = "max-age=31536000; includeSubDomains"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}")
+_ID = re.compile(r"[a-z]{3}_[0-9a-z]{26}")
+
+log = structlog.get_logger("reviewqueue.web")
+
+
+def init_app(app: Flask) -> None:
+    """Answer every error of `app`, and finish every answer with headers and a log line."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+    )
+    app.register_error_handler(Refusal, _refused)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _unexpected)
+    app.after_request(_finish)
+
+
+def app() -> Flask:
+    """The application of this request."""
+    return cast(Flask, cast(Any, current_app)._get_current_object())
+
+
+def request_id(given: str | None) -> str | None:
+    """`given` when it is fit to be repeated in logs and answers."""
+    return given if given and _REQUEST_ID.fullmatch(given) else None
+
+
+def for_programs() -> bool:
+    """Whether a program asks: it gets problems instead of pages, and no cookie is looked at."""
+    blueprint = request.blueprint or ""
+    return blueprint.endswith("_api") or request.path.startswith(("/api/", "/webhooks/"))
+
+
+def problem(
+    status: int,
+    title: str | None = None,
+    detail: str | None = None,
+    code: str | None = None,
+    errors: Sequence[Fault] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A refusal for programs, as RFC 9457 has it; `code` is the stable word to act on."""
+    title = title or HTTPStatus(status).phrase
+    code = code or title.lower().replace(" ", "_").replace("'", "")
+    body: dict[str, Any] = {
+        "type": f"{current().public_url}/api/docs#{code}",
+        "title": title,
+        "status": status,
+        "detail": detail or title,
+        "code": code,
+        "request_id": g.get("request_id"),
+    }
+    if errors or status == 422:
+        body["errors"] = list(errors or [])
+    response = jsonify(body)
+    response.status_code = status
+    response.mimetype = "application/problem+json"
+    response.headers.update(dict(headers or {}))
+    return response
+
+
+def _refused(refusal: Refusal) -> Response:
+    status = next((number for word, number in STATUS.items() if isinstance(refusal, word)), 400)
+    headers = {}
+    if isinstance(refusal, Busy):
+        headers["Retry-After"] = str(max(1, refusal.retry_after))
+        status = 429 if refusal.code in LIMITED else 503
+    errors = refusal.errors if isinstance(refusal, Invalid) else None
+    return _answer(status, refusal.message, refusal.code, errors, headers)
+
+
+def _http(error: HTTPException) -> Response:
+    if error.code is None or error.code < 400:
+        return cast(Response, error.get_response())
+    headers = {}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    said = error.description if error.code in (400, 415) and not for_programs() else None
+    code = "csrf" if isinstance(error, CSRFError) else None
+    if isinstance(error, CSRFError):
+        said = "The page was open too long or came from elsewhere. Go back, reload it and try again."
+    return _answer(error.code, said, code, None, headers)
+
+
+def _unexpected(error: Exception) -> Response:
+    if isinstance(error, (OperationalError, PoolTimeout)):
+        full = "full" in str(error.__cause__ or "").lower()
+        log.error("database.refused", error=type(error).__name__, full=full, **_context())
+        said = "The storage is full." if full else "The database is busy."
+        return _answer(503, said, "storage_full" if full else "busy", None, {"Retry-After": "2"})
+    # Messages of exceptions may quote what was sent, so only where it happened is logged.
+    frames = traceback.extract_tb(error.__traceback__)[-12:]
+    where = [f"{'/'.join(f.filename.split('/')[-2:])}:{f.lineno} {f.name}" for f in frames]
+    log.error("request.failed", error=type(error).__name__, where=where, **_context())
+    return _answer(500, None, "internal_error", None, {})
+
+
+def _answer(
+    status: int,
+    message: str | None,
+    code: str | None,
+    errors: Sequence[Fault] | None,
+    headers: Mapping[str, str],
+) -> Response:
+    if for_programs():
+        return problem(status, detail=message, code=code, errors=errors, headers=headers)
+    values = {
+        "status": status, "title": TITLES.get(status, HTTPStatus(status).phrase), "message": message,
+        "errors": errors, "request_id": g.get("request_id"),
+    }  # fmt: skip
+    if getattr(request, "htmx", None):
+        response = make_response(render_template("errors/_notice.html", **values), status)
+        response.headers["HX-Retarget"] = "#notices"
+        response.headers["HX-Reswap"] = "innerHTML"
+    else:
+        response = make_response(render_template("errors/refusal.html", **values), status)
+    response.headers.update(dict(headers))
+    return response
+
+
+TITLES = {
+    400: "This request makes no sense here",
+    403: "You may not do this",
+    404: "There is nothing here",
+    405: "Not possible here",
+    409: "Somebody was there first",
+    413: "That is too large",
+    415: "That is not a form",
+    422: "Something is not right yet",
+    429: "Too many tries",
+    500: "Something went wrong",
+    503: "Busy at the moment",
+}
+
+
+def _finish(response: Response) -> Response:
+    response.headers.update(HEADERS)
+    if current().secure:
+        response.headers["Strict-Transport-Security"] = HSTS
+    response.headers["X-Request-Id"] = g.get("request_id", "")
+    if request.endpoint == "static" and response.status_code in (200, 206, 304):
+        lasting = "v" in request.args
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if lasting else "no-cache"
+    else:
+        response.headers.setdefault("Cache-Control", "no-store")
+        log.info(
+            "request", status=response.status_code,
+            ms=round((perf_counter() - g.get("started", perf_counter())) * 1000), **_context(),
+        )  # fmt: skip
+    return response
+
+
+def _context() -> dict[str, Any]:
+    """Who asked for what, for a log line: the route and ids, never the path, which may hold a token."""
+    ids = [value for value in (request.view_args or {}).values() if _ID.fullmatch(str(value))]
+    return {
+        "request_id": g.get("request_id"), "method": request.method, "ids": ids,
+        "route": request.url_rule.rule if request.url_rule else None,
+        "actor": g.actor.id if "actor" in g else None,
+    }  # fmt: skip
