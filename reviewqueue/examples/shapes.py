@@ -1,0 +1,26 @@
+"""What a backend may send to the examples API; the one definition behind checking and OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MOST_EXAMPLES = 50
+MOST_TOKENS = 200_000
+
+
+class ExampleSearch(BaseModel):
+    """Which examples a prompt wants."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    input: Annotated[Any, Field(description="What the model will be asked; any JSON but null.")]
+    k: Annotated[int, Field(ge=1, le=MOST_EXAMPLES, description="How many examples at most.")] = 5
+    max_tokens: Annotated[
+        int, Field(ge=1, le=MOST_TOKENS, description="About how many tokens they may take together.")
+    ] = 1500
+    item: Annotated[
+        str | None,
+        Field(max_length=30, description="Id of the item being asked about; its own example is left out."),
+    ] = None
