@@ -98,13 +98,20 @@ def denied(address: str | Address, allow: Sequence[Network] = (), deny: Sequence
     ip = _address(str(address))
     if ip is None:
         return True
-    if _opened(ip, allow):
+    if opened(ip, allow):
         return False
     if _within(ip, deny):
         return True
     if isinstance(ip, IPv4Address):
         return _within(ip, _DENIED_4) or _own(ip)
     return ip not in _PUBLIC_6 or _within(ip, _DENIED_6) or bool(_wrapped(ip)) or _own(ip)
+
+
+def opened(address: Address, allow: Sequence[Network]) -> bool:
+    """Whether the allow list re-opens `address`; a public address is not opened, only not denied."""
+    if not _within(address, allow):
+        return False
+    return isinstance(address, IPv4Address) or not any(denied(inner, allow) for inner in _wrapped(address))
 
 
 def parse(url: str) -> Target:
@@ -167,7 +174,7 @@ def judge(
         address = _address(text)
         if address is None or denied(address, allow, deny):
             raise Blocked
-        if target.in_house and not _opened(address, allow):
+        if target.in_house and not opened(address, allow):
             raise Blocked
         judged.append(address)
     return list(dict.fromkeys(judged))
@@ -243,12 +250,6 @@ def _is_name(host: str) -> bool:
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:
     return any(address in network for network in networks)
-
-
-def _opened(address: Address, allow: Sequence[Network]) -> bool:
-    if not _within(address, allow):
-        return False
-    return isinstance(address, IPv4Address) or not any(denied(inner, allow) for inner in _wrapped(address))
 
 
 def _wrapped(address: IPv6Address) -> list[IPv4Address]:
