@@ -1,0 +1,207 @@
+"""The only file that knows RQ and Redis: the bell, the worker and the allow-list of jobs.
+
+A job is a hint that rows are due, never the work itself: it has a name and no arguments. Nothing read from
+Redis may choose code to import, an address to call or an object to rebuild.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq import Queue, Worker
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from reviewqueue.config import current
+from reviewqueue.db import db
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+log = logging.getLogger("reviewqueue.background")
+
+# The allow-list. Beside each function its module has `<name>_due() -> bool`. In this order a pass does them:
+# upkeep ends what ran out of time, which the others then see.
+JOBS = {
+    "upkeep": "reviewqueue.review.jobs.upkeep",
+    "prepare": "reviewqueue.review.jobs.prepare",
+    "deliver": "reviewqueue.delivery.jobs.deliver",
+    "learn": "reviewqueue.examples.jobs.learn",
+}
+QUEUE = "reviewqueue"  # exactly one: RQ hands over reliably only to workers that listen on a single queue
+JOB_SECONDS = 60
+REDIS_SECONDS = 0.5
+BREAKER_SECONDS = 5.0
+BELL_SECONDS = 60
+
+
+_clients: dict[str, Redis] = {}
+_away_until = 0.0
+
+
+def _client() -> Redis:
+    url = current().redis_url
+    if url not in _clients:
+        _clients[url] = Redis.from_url(
+            url,
+            socket_timeout=REDIS_SECONDS,
+            socket_connect_timeout=REDIS_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+    return _clients[url]
+
+
+def ring(name: str) -> bool:
+    """Wake a worker for job `name`; says whether Redis took it. Never raises, never blocks over 0.5 s.
+
+    Many rings before a worker comes are one job. A ring that is lost is found by the relay.
+    """
+    global _away_until
+    path = JOBS[name]
+    if time.monotonic() < _away_until:
+        return False
+    try:
+        client = _client()
+        if client.set(f"{QUEUE}:bell:{name}", 1, nx=True, ex=BELL_SECONDS):
+            queue = Queue(QUEUE, connection=client, serializer=JSONSerializer, job_class=_Bell)
+            queue.enqueue(
+                path, job_timeout=JOB_SECONDS, ttl=600, result_ttl=0, failure_ttl=3600, description=name
+            )
+    except (RedisError, OSError) as error:
+        _away_until = time.monotonic() + BREAKER_SECONDS
+        log.warning("Redis is away, the relay will do the work: %s", type(error).__name__)
+        return False
+    return True
+
+
+def redis_answers() -> bool:
+    """Whether Redis takes writes now; asks it, whatever the breaker says."""
+    try:
+        return bool(_client().set(f"{QUEUE}:ping", 1, ex=BELL_SECONDS))
+    except (RedisError, OSError):
+        return False
+
+
+def starts(name: str) -> bytes | None:
+    """Changes whenever a worker begins job `name`; None when Redis cannot say."""
+    try:
+        answer = _client().get(f"{QUEUE}:starts:{name}")
+    except (RedisError, OSError):
+        return None
+    return answer if isinstance(answer, bytes) else b""
+
+
+def run(name: str) -> int:
+    """Do job `name` here and now; how much there was to do. Needs an app context."""
+    return int(_named(JOBS[name])() or 0)
+
+
+def due(name: str) -> bool:
+    """Whether job `name` has work; asks the database. Needs an app context."""
+    return bool(_named(f"{JOBS[name]}_due")())
+
+
+def _named(path: str) -> Any:
+    module, _, function = path.rpartition(".")
+    return getattr(import_module(module), function)
+
+
+_FIELDS = frozenset(
+    b"created_at data ended_at enqueued_at failure_ttl last_heartbeat origin result_ttl started_at status "
+    b"timeout ttl worker_name".split()
+)
+
+
+class _Bell(Job):
+    """A job read from Redis, stripped of all that could make RQ import, call or unpickle something."""
+
+    def restore(self, raw_data: Mapping[bytes, bytes]) -> Any:
+        # Callbacks, webhooks, meta, retries, dependencies: none of ours has them.
+        return super().restore({key: value for key, value in raw_data.items() if key in _FIELDS})
+
+    def known_as(self) -> str | None:
+        """The name of the job asked for; None when it is not exactly one of ours."""
+        try:
+            function, instance, args, kwargs = self.serializer.loads(self.data)
+        except Exception:
+            return None
+        if instance is not None or args != [] or kwargs != {}:
+            return None
+        return next((name for name, path in JOBS.items() if path == function), None)
+
+    @property
+    def func(self) -> Any:
+        raise RuntimeError("a job is looked up in the allow-list, never imported by RQ")
+
+    def _execute(self) -> Any:
+        name = self.known_as()
+        if name is None:
+            raise RuntimeError("not a job of ours")
+        try:
+            # From here on a new ring is a new job: what becomes due while this one runs is not missed.
+            _client().delete(f"{QUEUE}:bell:{name}")
+            _client().incr(f"{QUEUE}:starts:{name}")
+        except (RedisError, OSError):
+            pass
+        run(name)
+
+
+class _Worker(Worker):
+    """One process per job, forked from one that has imported the application already."""
+
+    max_connection_wait_time = 2.0
+    app: Flask
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        if isinstance(job, _Bell) and job.known_as() is not None:
+            super().execute_job(job, queue)
+            return
+        log.error("refused a job that is none of ours")
+        self.connection.lrem(queue.intermediate_queue_key, 1, job.id)
+        self.connection.delete(job.key)
+
+    def perform_job(self, job: Job, queue: Queue) -> bool:
+        with self.app.app_context():
+            db.engine.dispose(close=False)  # connections the parent process opened are not ours to use
+            done: bool = super().perform_job(job, queue)
+            db.engine.dispose()
+            return done
+
+    def run_maintenance_tasks(self) -> None:
+        # RQ's own version also tidies job groups, which unpickles what it finds in Redis.
+        self.clean_registries()  # type: ignore[no-untyped-call]
+
+
+def work(app: Flask, burst: bool = False) -> None:
+    """Do jobs until told to stop; with `burst`, until none waits. Outlives any outage of Redis."""
+    # A worker blocks on Redis for its ttl less 15 s, and looks for jobs of dead workers only in between.
+    while True:
+        worker: _Worker | None = None
+        try:
+            client = Redis.from_url(current().redis_url, retry=Retry(NoBackoff(), 0))
+            queue = Queue(QUEUE, connection=client, serializer=JSONSerializer, job_class=_Bell)
+            worker = _Worker(
+                [queue],
+                connection=client,
+                serializer=JSONSerializer,
+                job_class=_Bell,
+                worker_ttl=45,
+                maintenance_interval=30,
+                log_job_description=False,
+            )
+            worker.app = app
+            worker.work(burst=burst, logging_level="WARNING")
+        except (RedisError, OSError) as error:
+            log.warning("Redis is away: %s", type(error).__name__)
+            if burst:
+                raise
+        if burst or (worker is not None and worker._shutdown_requested_date is not None):
+            return
+        time.sleep(1)
