@@ -117,5 +117,8 @@ def _park(session: Session, backend_id: str) -> None:
 
 def _inside(target: guard.Target, allow: tuple[guard.Network, ...]) -> bool:
     """Whether every address of the target is opened by the allow list, not merely public."""
-    addresses = guard.judge(target, allow, (), guard.lookup)
-    return all(any(address in network for network in allow) for address in addresses)
+    try:
+        addresses = guard.judge(target, allow, (), guard.lookup)
+    except (guard.Blocked, guard.Unresolved):
+        return False
+    return all(guard.opened(address, allow) for address in addresses)
