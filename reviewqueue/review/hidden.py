@@ -51,7 +51,7 @@ _FLAG_TAGS = "|".join("".join(chr(0xE0000 + ord(c)) for c in flag) for flag in (
 _IN_PLACE = re.compile(
     f"{_JOINED}+(?:[\u200c\u200d]{_JOINED}+)*(?:(?<={_VIRAMA})[\u200c\u200d])?"
     f"|\U0001f3f4(?:{_FLAG_TAGS})\U000e007f"
-    f"|{_EMOJI}(?:\u200d{_EMOJI})*|[0-9#*]\ufe0f\u20e3"
+    f"|{_EMOJI}(?:\u200d{_EMOJI}){{0,7}}|[0-9#*]\ufe0f\u20e3"
     "|[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff][\ufe00-\ufe02\U000e0100-\U000e01ef]"
     "|[\u00a0\u202f](?=[:;!?»%€])|(?<=«)[\u00a0\u202f]|(?<=[0-9])[\u00a0\u202f](?=[0-9])|\u3000|\r(?=\n)"
 )
