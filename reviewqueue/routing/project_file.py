@@ -25,7 +25,8 @@ REASONS = ["wrong fact", "tone", "unsafe", "format", "other"]
 CAUSES = ["prompt", "retrieval", "model", "tool", "input", "other"]
 WITH_SCHEMA = ("json", "tool_call", "label")
 
-_FILE_NAME = re.compile(r"[\w.-]+\.(?:md|markdown|txt|json)")
+_FILE_NAME = re.compile(r"[\w.-]+")
+_TEXT_FILE = re.compile(r"\S+\.(?:md|markdown|txt)")
 _TOML_LINE = re.compile(r"\(at line (\d+), column \d+\)")
 _HEADER = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")
 _KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*(?:\.|=)""")
@@ -152,7 +153,7 @@ class _Reader:
 
     def _guidelines(self, given: str) -> str:
         text = given
-        if _FILE_NAME.fullmatch(given.strip()):
+        if _TEXT_FILE.fullmatch(given.strip()):
             text = self._beside("guidelines", given.strip())
         if "\x00" in text or len(text) > GUIDELINES_LIMIT:
             self.refuse([(("guidelines",), f"must be text of at most {GUIDELINES_LIMIT} characters")])

@@ -41,8 +41,12 @@ _WORDS = {
 
 
 def faults(error: ValidationError, shape: type[BaseModel]) -> Iterator[tuple[Place, str]]:
-    """(place, message) of everything wrong with what was checked against `shape`."""
-    for found in error.errors(include_url=False, include_input=False):
+    """(place, message) of everything wrong with what was checked against `shape`.
+
+    Unknown fields come first: a misspelt name is why another one is missing.
+    """
+    every = error.errors(include_url=False, include_input=False)
+    for found in sorted(every, key=lambda one: one["type"] != "extra_forbidden"):
         # Branches of a union are tagged "<…>"; they are no part of what was sent.
         place = tuple(step for step in found["loc"] if not str(step).startswith("<"))
         context: dict[str, Any] = found.get("ctx", {})
