@@ -122,7 +122,7 @@ def transaction() -> Iterator[Session]:
     if session.new or session.dirty or session.deleted:
         raise RuntimeError("something was changed outside transaction()")
     session.rollback()
-    hooks: list[Callable[[], None]] = []
+    hooks: list[Callable[[], object]] = []
     try:
         session.connection(execution_options=WRITING)
         session.info[_HOOKS] = hooks
@@ -149,7 +149,7 @@ def joined() -> Session:
     return db.session()
 
 
-def after_commit(hook: Callable[[], None]) -> None:
+def after_commit(hook: Callable[[], object]) -> None:
     """Run `hook` once the transaction has committed; never when it rolls back."""
     joined().info[_HOOKS].append(hook)
 
