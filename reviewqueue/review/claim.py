@@ -1,0 +1,316 @@
+"""Claims: who may give which review, for how long, and the draft typed meanwhile.
+
+Choosing and taking are one UPDATE, and its token is the fence: nobody else can use it, nobody can use it
+twice. A draft must never be thrown away here, whoever holds the review now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy.orm import Session, aliased
+
+from reviewqueue.db import db, now, transaction
+from reviewqueue.errors import AlreadyDecided, Conflict, Invalid, LeaseLost, Missing
+from reviewqueue.ids import new_token
+from reviewqueue.models import Claim, Decision, Item, Person, Queue, Review, Skip
+from reviewqueue.people.access import Actor, item_for, people_of, require, visible_queues
+from reviewqueue.review.queues import free, held_by, queue_order, wanted
+from reviewqueue.review.verdict import clean
+
+LEASE = timedelta(minutes=10)
+HOLD = timedelta(hours=4)  # however often it is renewed
+MOST_HELD = 5
+AWAY = timedelta(hours=4)  # how long a skipped review stays away from who skipped it
+LONGEST_SNOOZE = timedelta(days=90)
+MAX_DRAFT = 1024 * 1024  # bytes
+
+SEAT = aliased(Review, name="seat")
+
+
+def claim_next(actor: Actor, queue: Queue) -> Claim | None:
+    """Give the actor the next free review of `queue`, or None when nothing is free for them.
+
+    Choosing and taking are one UPDATE, so two people can never hold the same review. Conflict when they
+    hold as many as they may; Missing when the queue is not theirs.
+    """
+    require(actor, "review")
+    queue_id = queue.id
+    if queue_id not in _queues(actor):
+        raise Missing("There is no such queue.")
+    with transaction() as session:
+        _line_up(session, actor)
+        _check_room(session, actor)
+        skipped = select(Skip.until).where(
+            Skip.review_id == SEAT.id, Skip.person_id == actor.id, Skip.until > now()
+        )
+        return _take(session, actor, SEAT.queue_id == queue_id, ~skipped.exists())
+
+
+def claim_item(actor: Actor, item_id: str) -> Claim:
+    """Give the actor a review of this very item, also one they skipped; the one they hold, if they do.
+
+    Conflict says who has it, or why it is not theirs to give; AlreadyDecided when it waits for nobody.
+    """
+    require(actor, "review")
+    item_for(actor, item_id)
+    queues = _queues(actor)
+    with transaction() as session:
+        _line_up(session, actor)
+        mine = session.scalars(
+            select(Claim)
+            .join(Review, Review.claim_token == Claim.token)
+            .where(Review.item_id == item_id, held_by(actor.id, now()))
+        ).first()
+        if mine is not None:
+            return mine
+        _check_room(session, actor)
+        claim = _take(session, actor, SEAT.item_id == item_id, SEAT.queue_id.in_(queues), wait=True)
+        if claim is None:
+            raise _not_free(session, actor, item_id, queues)
+        return claim
+
+
+def open_claim(actor: Actor, token: str) -> tuple[Claim, Review, Item]:
+    """The actor's own claim with its review and item, live or not; Missing for anybody else's."""
+    claim = mine(db.session(), actor, token)
+    review = db.session.get_one(Review, claim.review_id)
+    item = db.session.scalars(select(Item).where(Item.id == review.item_id)).one()
+    return claim, review, item
+
+
+def renew(actor: Actor, token: str, draft: Mapping[str, str] | None = None) -> datetime:
+    """Extend the lease by ten minutes, never beyond four hours of holding, and keep the draft.
+
+    Returns when the lease ends. The draft is kept also when the claim is lost: then LeaseLost says to
+    whom. A lease that lapsed without anybody taking the review comes back to life.
+    """
+    require(actor, "review")
+    check_draft(draft)
+    with transaction() as session:
+        claim = mine(session, actor, token)
+        until = min(now() + LEASE, claim.claimed_at + HOLD)
+        kept = session.execute(
+            update(Review)
+            .where(Review.id == claim.review_id, Review.claim_token == token, wanted())
+            .values(lease_expires_at=until)
+        )
+        keep_draft(session, token, draft)
+        lost = None if kept.rowcount == 1 else why_lost(session, actor, claim)  # type: ignore[attr-defined]
+    if lost:
+        raise LeaseLost(lost)
+    return until
+
+
+def release(actor: Actor, token: str) -> None:
+    """Give the review back to its queue; nothing happens when the claim was lost already."""
+    require(actor, "review")
+    with transaction() as session:
+        give_up(session, mine(session, actor, token), "released")
+
+
+def skip(actor: Actor, token: str, reason: str | None = None, until: datetime | None = None) -> None:
+    """Give the review back and do not be offered it again before `until` (four hours, when not told).
+
+    Raises LeaseLost when it is not the actor's to skip any more.
+    """
+    require(actor, "review")
+    moment = now()
+    remark = clean(reason, "reason")
+    until = until or moment + AWAY
+    if not moment < until <= moment + LONGEST_SNOOZE:
+        raise Invalid("Choose a time within the next 90 days.", field="until")
+    with transaction() as session:
+        claim = mine(session, actor, token)
+        if not give_up(session, claim, "skipped", remark):
+            raise LeaseLost(why_lost(session, actor, claim))
+        keep_away(session, claim.review_id, actor.id, until)
+
+
+def mine(session: Session, actor: Actor, token: str) -> Claim:
+    """The actor's claim with this token; Missing otherwise."""
+    claim = session.get(Claim, token)
+    if claim is None or claim.person_id != actor.id:
+        raise Missing("There is no such claim.")
+    return claim
+
+
+def give_up(session: Session, claim: Claim, ended: str, remark: str | None = None, **moved: Any) -> bool:
+    """End a claim in the caller's transaction; returns whether it was still the one in force.
+
+    The review becomes free, with the columns `moved` set.
+    """
+    freed = session.execute(
+        update(Review)
+        .where(Review.id == claim.review_id, Review.claim_token == claim.token, wanted())
+        .values(claimed_by=None, claim_token=None, claimed_at=None, lease_expires_at=None, **moved)
+    )
+    end_claims(session, Claim.token == claim.token, ended, remark)
+    return bool(freed.rowcount == 1)  # type: ignore[attr-defined]
+
+
+def end_claims(session: Session, which: ColumnElement[bool], ended: str, remark: str | None = None) -> None:
+    """Write into the claims `which` that are still open how they ended."""
+    session.execute(
+        update(Claim)
+        .where(which, Claim.ended_at.is_(None))
+        .values(ended_at=now(), ended=ended, remark=remark)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def keep_away(session: Session, review_id: str, person_id: str, until: datetime) -> None:
+    """Do not offer the review to this person before `until`, in the caller's transaction."""
+    session.merge(Skip(review_id=review_id, person_id=person_id, until=until))
+
+
+def keep_draft(session: Session, token: str, draft: Mapping[str, str] | None) -> None:
+    """Keep what was typed with its claim, whatever became of the claim; None leaves what is there."""
+    if draft is not None:
+        session.execute(update(Claim).where(Claim.token == token).values(draft=dict(draft), draft_at=now()))
+
+
+def check_draft(draft: Mapping[str, str] | None) -> None:
+    """Invalid when a draft is larger than 1 MiB; it can hold nothing but text."""
+    if draft and sum(len(name.encode()) + len(text.encode()) for name, text in draft.items()) > MAX_DRAFT:
+        raise Invalid("A draft can hold 1 MiB at most.", "too_large", field="output")
+
+
+def why_lost(session: Session, actor: Actor, claim: Claim) -> str:
+    """Why a claim is no longer in force, in words for its former holder."""
+    review = session.get_one(Review, claim.review_id, populate_existing=True)
+    names = people_of([review.claimed_by, review.given_by])
+    if review.state == "given":
+        return f"{names.get(review.given_by or '', 'Somebody')} has given this review meanwhile."
+    if review.state == "cancelled":
+        item = session.scalars(select(Item).where(Item.id == review.item_id)).one()
+        return f"This review is not wanted any more: the item is {item.status}."
+    if review.state == "undone":
+        return "This verdict was taken back; go on with the newer claim."
+    if review.claimed_by is None:
+        return "You gave this review back; claim it again to go on."
+    if review.claimed_by == actor.id:
+        return "You claimed this review again elsewhere; go on there."
+    return f"{names.get(review.claimed_by, 'Somebody')} has taken this review over."
+
+
+def gave(person_id: str, seat: Any = SEAT) -> ColumnElement[bool]:
+    """Whether the person has a say in this seat's item already: another seat given, or what is checked now.
+
+    Two reviews mean two people, and nobody adjudicates or checks a decision of their own.
+    """
+    other, decision = aliased(Review), aliased(Decision)
+    given = select(other.id).where(
+        other.item_id == seat.item_id,
+        other.round == seat.round,
+        other.state == "given",
+        other.given_by == person_id,
+    )
+    decided = select(decision.id).where(
+        decision.item_id == seat.item_id, decision.decided_by == person_id, decision.undone_at.is_(None)
+    )
+    return or_(given.exists(), and_(seat.purpose != "gate", decided.exists()))
+
+
+def _queues(actor: Actor) -> set[str]:
+    return {queue.id for queue in visible_queues(actor)}
+
+
+def _line_up(session: Session, actor: Actor) -> None:
+    # One person's claims come one after the other: what they hold is counted, and must not change meanwhile.
+    session.execute(select(Person.id).where(Person.id == actor.id).with_for_update(key_share=True))
+
+
+def _check_room(session: Session, actor: Actor) -> None:
+    count = session.scalar(select(func.count()).select_from(Review).where(held_by(actor.id, now())))
+    if (count or 0) >= MOST_HELD:
+        raise Conflict(f"You hold {count} items; finish or release one.", "holding_enough")
+
+
+def _take(session: Session, actor: Actor, *which: ColumnElement[bool], wait: bool = False) -> Claim | None:
+    """Take the first free seat among `which`; with `wait`, one that is being taken is waited for."""
+    moment, token = now(), new_token()
+    other = aliased(Review)
+    holds = select(other.id).where(
+        other.item_id == SEAT.item_id,
+        other.round == SEAT.round,
+        other.id != SEAT.id,
+        wanted(other),
+        other.claimed_by == actor.id,
+    )
+    best = (
+        select(SEAT.id)
+        .where(*which, wanted(SEAT), free(moment, SEAT), ~gave(actor.id), ~holds.exists())
+        .order_by(*queue_order(SEAT))
+        .limit(1)
+        .with_for_update(skip_locked=not wait, key_share=True, of=SEAT)
+    )
+    review = session.scalars(
+        update(Review)
+        .where(Review.id == best.scalar_subquery())
+        .values(
+            claimed_by=actor.id,
+            claim_token=token,
+            fence=Review.fence + 1,
+            claimed_at=moment,
+            lease_expires_at=moment + LEASE,
+        )
+        .returning(Review)
+        .execution_options(synchronize_session=False, populate_existing=True)
+    ).one_or_none()
+    if review is None:
+        return None
+    end_claims(session, Claim.review_id == review.id, "taken")
+    return add_claim(session, review, _draft_left(session, review.id, actor.id))
+
+
+def add_claim(session: Session, review: Review, draft: dict[str, Any] | None) -> Claim:
+    """Write down the claim that `review` now carries, in the caller's transaction."""
+    assert review.claim_token is not None
+    assert review.claimed_by is not None
+    assert review.claimed_at is not None
+    claim = Claim(
+        token=review.claim_token,
+        review_id=review.id,
+        person_id=review.claimed_by,
+        fence=review.fence,
+        claimed_at=review.claimed_at,
+        draft=draft,
+        draft_at=review.claimed_at if draft else None,
+    )
+    session.add(claim)
+    session.flush()
+    return claim
+
+
+def _draft_left(session: Session, review_id: str, person_id: str) -> dict[str, Any] | None:
+    return session.scalars(
+        select(Claim.draft)
+        .where(Claim.review_id == review_id, Claim.person_id == person_id, Claim.draft_at.is_not(None))
+        .order_by(Claim.fence.desc())
+        .limit(1)
+    ).first()
+
+
+def _not_free(session: Session, actor: Actor, item_id: str, queues: set[str]) -> Conflict:
+    """Why no review of the item could be taken, in words for who asked."""
+    seats = session.scalars(select(Review).where(Review.item_id == item_id, wanted())).all()
+    seats_here = [seat for seat in seats if seat.queue_id in queues]
+    if not seats:
+        return AlreadyDecided("Nobody's review of this item is wanted any more.")
+    if not seats_here:
+        return Conflict("This item waits in a queue that is not yours.", "other_queue")
+    moment = now()
+    held = {seat.claimed_by: seat.lease_expires_at for seat in seats_here if not _is_free(seat, moment)}
+    if len(held) < len(seats_here):
+        return Conflict("Somebody else must review this item: you have decided on it.", "same_person")
+    who = " and ".join(sorted(people_of(held).values()))
+    until = max(end for end in held.values() if end is not None)
+    return Conflict(f"{who} has this item until {until:%H:%M} UTC.", "taken")
+
+
+def _is_free(seat: Review, moment: datetime) -> bool:
+    return seat.lease_expires_at is None or seat.lease_expires_at <= moment

@@ -1,0 +1,301 @@
+"""What waits where, who holds it, and what became of it: reads only.
+
+Every list reads an index in its own order and stops. A row must never tell a control review from any
+other: reviewers who know that an output is out already approve more.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal_column, or_, select, tuple_
+
+from reviewqueue.db import db, dumps, now, stamp
+from reviewqueue.errors import Invalid
+from reviewqueue.models import Claim, Item, Project, Queue, Review
+from reviewqueue.models.review import PRIORITIES
+from reviewqueue.people.access import Actor, people_of, queue_for, require, visible_queues
+
+COUNTED = 10_000  # beyond this a queue has "10,000+"
+PAGE = 50
+RANKS = {rank: name for name, rank in PRIORITIES.items()}
+SORTS = ("queue", "newest")
+
+# These codes stand on items that were reviewed for their confidence or by lot; naming either would tell.
+_UNTOLD = frozenset({"confidence_below", "confidence_missing", "control_sample", "passed"})
+CHOSEN = {"code": "policy", "message": "chosen by the project's policy"}
+
+
+def wanted(review: Any = Review) -> ColumnElement[bool]:
+    """Reviews still to be given. A literal, because a partial index is not used for a parameter."""
+    return review.state == literal_column("'wanted'")  # type: ignore[no-any-return]
+
+
+def free(moment: datetime, review: Any = Review) -> ColumnElement[bool]:
+    """Reviews that nobody holds at `moment`: never claimed, given back, or with a lease that ran out."""
+    return or_(review.lease_expires_at.is_(None), review.lease_expires_at <= moment)
+
+
+def held_by(person_id: str, moment: datetime) -> ColumnElement[bool]:
+    """Reviews the person holds at `moment`."""
+    return and_(wanted(), Review.claimed_by == person_id, Review.lease_expires_at > moment)
+
+
+def queue_order(review: Any = Review) -> tuple[Any, ...]:
+    """Priority, then due time, then age: the columns of the index `ix_review_waiting`."""
+    return review.rank, review.due_at, review.item_number, review.id
+
+
+def reasons_told(item: Item) -> list[dict[str, str]]:
+    """Why the item is here, as far as a reviewer may know: rules and risk by name, the rest as one."""
+    told = [reason for reason in item.route_reasons if reason["code"] not in _UNTOLD]
+    return told or [CHOSEN]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One queue on the desk. Counts stop at COUNTED; `oldest` is the longest waiting among those counted."""
+
+    queue: Queue
+    project: Project
+    waiting: int  # free to claim
+    held: int  # by somebody
+    mine: int
+    overdue: int
+    oldest: datetime | None
+    more: bool  # there are more than were counted
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a list of a queue is narrowed to; `age` and `overdue` in whole hours and yes or no."""
+
+    priority: str | None = None
+    age: int | None = None  # waiting for at least so many hours
+    overdue: bool = False
+    text: str | None = None  # part of the output, or the item's own or the backend's id
+    reason: str | None = None  # a code as `reasons_told` gives them
+    model: str | None = None
+    claimed: bool | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One review in a list, with as much of its item as a reviewer may see before claiming it."""
+
+    review_id: str
+    item: Item
+    priority: str
+    due_at: datetime
+    overdue: bool
+    waiting_since: datetime
+    reasons: list[dict[str, str]]
+    holder: str | None  # a name
+    mine: bool
+    token: str | None  # of the reader's own live claim
+    hidden: bool  # hints found characters that cannot be seen
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows of a list and the cursor of the next page, None on the last."""
+
+    rows: list[Row]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One claim in a review's history."""
+
+    person: str
+    claimed_at: datetime
+    ended_at: datetime | None
+    ended: str | None
+    remark: str | None
+
+
+def overview(actor: Actor) -> list[Line]:
+    """The actor's queues, by project and name, with what waits in each."""
+    require(actor, "read_items")
+    moment = now()
+    queues = visible_queues(actor)
+    projects = {
+        project.id: project
+        for project in db.session.scalars(
+            select(Project).where(Project.id.in_({queue.project_id for queue in queues}))
+        )
+    }
+    mine = dict(
+        db.session.execute(
+            select(Review.queue_id, func.count()).where(held_by(actor.id, moment)).group_by(Review.queue_id)
+        ).tuples()
+    )
+    lines = [_line(queue, projects[queue.project_id], mine.get(queue.id, 0), moment) for queue in queues]
+    return sorted(lines, key=lambda line: (line.project.name, line.queue.name != "main", line.queue.name))
+
+
+def page(
+    actor: Actor,
+    project_name: str,
+    queue_name: str,
+    filters: Filters | None = None,
+    *,
+    sort: str = "queue",
+    cursor: str | None = None,
+    limit: int = PAGE,
+) -> Page:
+    """One page of the reviews waiting in a queue; Missing when it is not theirs to look into.
+
+    `sort` is `queue` (the order in which claims are given) or `newest`; Invalid names a bad filter.
+    """
+    moment = now()
+    queue = queue_for(actor, project_name, queue_name, "read_items")
+    if sort not in SORTS:
+        raise Invalid("Sort by queue or newest.", field="sort")
+    query = (
+        select(Review, Item)
+        .join(Item, Item.number == Review.item_number)
+        .where(Review.queue_id == queue.id, wanted(), *_narrowed(filters or Filters(), moment))
+    )
+    keys = queue_order() if sort == "queue" else (Review.item_number, Review.id)
+    after = _opened(cursor, sort)
+    if sort == "queue":
+        query = query.order_by(*keys)
+        query = query.where(tuple_(*keys) > tuple_(*after)) if after else query
+    else:
+        query = query.order_by(*(key.desc() for key in keys))
+        query = query.where(tuple_(*keys) < tuple_(*after)) if after else query
+    found = db.session.execute(query.limit(limit + 1)).tuples().all()
+    names = people_of(review.claimed_by for review, _ in found[:limit])
+    rows = [_row(actor, review, item, moment, names) for review, item in found[:limit]]
+    return Page(rows, _sealed(found[limit - 1][0], sort) if len(found) > limit else None)
+
+
+def holding(actor: Actor) -> list[Row]:
+    """What the actor holds now, longest held first."""
+    moment = now()
+    found = db.session.execute(
+        select(Review, Item)
+        .join(Item, Item.number == Review.item_number)
+        .where(held_by(actor.id, moment))
+        .order_by(Review.claimed_at)
+    ).tuples()
+    return [_row(actor, review, item, moment, {}) for review, item in found]
+
+
+def history(review_id: str) -> list[Turn]:
+    """Who held this review and how it went on, with what they wrote when skipping or escalating."""
+    claims = db.session.scalars(
+        select(Claim).where(Claim.review_id == review_id).order_by(Claim.fence, Claim.claimed_at)
+    ).all()
+    names = people_of(claim.person_id for claim in claims)
+    return [
+        Turn(names.get(c.person_id, c.person_id), c.claimed_at, c.ended_at, c.ended, c.remark) for c in claims
+    ]
+
+
+def _line(queue: Queue, project: Project, mine: int, moment: datetime) -> Line:
+    first = (
+        select(Review.lease_expires_at, Review.due_at, Review.created_at)
+        .where(Review.queue_id == queue.id, wanted())
+        .order_by(*queue_order())
+        .limit(COUNTED + 1)
+        .subquery()
+    )
+    held = first.c.lease_expires_at > moment
+    count, taken, late, oldest = db.session.execute(
+        select(
+            func.count(),
+            func.coalesce(func.sum(case((held, 1), else_=0)), 0),
+            func.coalesce(func.sum(case((first.c.due_at <= moment, 1), else_=0)), 0),
+            func.min(first.c.created_at),
+        )
+    ).one()
+    more = count > COUNTED
+    return Line(queue, project, min(count, COUNTED) - min(taken, COUNTED), taken, mine, late, oldest, more)
+
+
+def _row(actor: Actor, review: Review, item: Item, moment: datetime, names: dict[str, str]) -> Row:
+    live = review.lease_expires_at is not None and review.lease_expires_at > moment
+    mine = live and review.claimed_by == actor.id
+    return Row(
+        review_id=review.id,
+        item=item,
+        priority=RANKS[review.rank],
+        due_at=review.due_at,
+        overdue=review.due_at <= moment,
+        waiting_since=review.created_at,
+        reasons=reasons_told(item),
+        holder=names.get(review.claimed_by or "") if live else None,
+        mine=mine,
+        token=review.claim_token if mine else None,
+        hidden=bool((review.hints or {}).get("hidden")),
+    )
+
+
+def _narrowed(filters: Filters, moment: datetime) -> list[ColumnElement[bool]]:
+    only: list[ColumnElement[bool]] = []
+    if filters.priority is not None:
+        if filters.priority not in PRIORITIES:
+            raise Invalid(f"Priority is one of {', '.join(PRIORITIES)}.", field="priority")
+        only.append(Review.rank == PRIORITIES[filters.priority])
+    if filters.age is not None:
+        if not 0 <= filters.age <= 100_000:
+            raise Invalid("Age is a number of hours.", field="age")
+        only.append(Review.created_at <= moment - timedelta(hours=filters.age))
+    if filters.overdue:
+        only.append(Review.due_at <= moment)
+    if filters.text:
+        only.append(_mentions(filters.text))
+    if filters.reason:
+        only.append(_here_for(filters.reason))
+    if filters.model:
+        only.append(Item.model == filters.model)
+    if filters.claimed is not None:
+        only.append(~free(moment) if filters.claimed else free(moment))
+    return only
+
+
+def _mentions(text: str) -> ColumnElement[bool]:
+    inside = cast(Item.output, Text).icontains(dumps(text)[1:-1], autoescape=True)
+    return or_(Item.id == text, Item.external_id == text, inside)
+
+
+def _here_for(code: str) -> ColumnElement[bool]:
+    def coded(word: str) -> ColumnElement[bool]:
+        return cast(Item.route_reasons, Text).contains(f'"code":{dumps(word)}', autoescape=True)
+
+    if code in _UNTOLD:
+        raise Invalid("A list cannot be narrowed to this reason.", field="reason")
+    if code != CHOSEN["code"]:
+        return coded(code)
+    told = ("rule_error", "risk_above", "paused", "blocked")
+    rule = cast(Item.route_reasons, Text).contains('"code":"rule:', autoescape=True)
+    return ~or_(rule, *(coded(word) for word in told))
+
+
+def _sealed(review: Review, sort: str) -> str:
+    place: list[Any] = [review.item_number, review.id]
+    if sort == "queue":
+        place = [review.rank, stamp(review.due_at), *place]
+    return base64.urlsafe_b64encode(dumps([sort, *place]).encode()).decode().rstrip("=")
+
+
+def _opened(cursor: str | None, sort: str) -> tuple[Any, ...]:
+    if cursor is None:
+        return ()
+    try:
+        place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        if place[0] != sort or not isinstance(place[-2], int) or not isinstance(place[-1], str):
+            raise ValueError
+        if sort == "newest":
+            return (int(place[1]), str(place[2]))
+        return (int(place[1]), datetime.fromisoformat(place[2]), int(place[3]), str(place[4]))
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, binascii.Error, RecursionError):
+        raise Invalid("This page does not exist; begin at the first.", field="cursor") from None
