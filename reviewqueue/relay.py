@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 import time
+from collections import defaultdict
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 
@@ -44,7 +45,7 @@ class Relay:
         self.leading = False
         self.upkeep_at = 0.0
         self.waiting: dict[str, tuple[float, bytes]] = {}  # since when due without a worker beginning it
-        self.running: dict[str, list[Future[None]]] = {name: [] for name in JOBS}
+        self.running: defaultdict[str, list[Future[None]]] = defaultdict(list)
         self.pool = ThreadPoolExecutor(sum(WIDTH.get(name, 1) for name in JOBS), DUTY)
 
     def leads(self) -> bool:

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from importlib.util import find_spec
@@ -150,6 +151,16 @@ def redis_url(redis_server: servers.Redis) -> str:
 
 
 @pytest.fixture
+def quiet_signals() -> Iterator[None]:
+    """For tests that run a worker or relay in this process: they take over its signals."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, action in before.items():
+        signal.signal(number, action)
+
+
+@pytest.fixture
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """The URL of a fresh migrated database; a test that uses it runs once on each kind."""
     if request.param == "sqlite":
@@ -177,7 +188,7 @@ def settings(
 ) -> Settings:
     """The settings of `app`."""
     given = {"DATABASE_URL": database, "REVIEWQUEUE_CALLBACK_ALLOW": "127.0.0.0/8,::1/128"}
-    if "redis_url" in request.fixturenames:
+    if {"redis_url", "redis_server"} & set(request.fixturenames):
         given["REDIS_URL"] = request.getfixturevalue("redis_url")
     return load_settings(tmp_path / "var", keys_dir, **(given | environ))
 

@@ -95,7 +95,8 @@ class Make:
 
     def backend(self, project: Any, name: str | None = None, **fields: Any) -> Any:
         """A backend of the project, made once per name. Gives what `add_backend` gives, keys and all."""
-        from reviewqueue.people.access import SYSTEM, add_backend
+        from reviewqueue.people.access import SYSTEM
+        from reviewqueue.people.backends import add_backend
 
         name = name or f"{project.name}-backend"
         if name not in self.backends:
