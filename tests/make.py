@@ -100,7 +100,11 @@ class Make:
 
         name = name or f"{project.name}-backend"
         if name not in self.backends:
-            self.backends[name] = add_backend(SYSTEM, name, project.name, **fields)
+            self.backends[name] = new = add_backend(SYSTEM, name, project.name)
+            if fields.get("callback"):
+                from reviewqueue.delivery.endpoints import register
+
+                register(SYSTEM, new.backend.id, fields["callback"], fields.get("trusted", False))
         return self.backends[name]
 
     def backend_actor(self, project: Any, name: str | None = None) -> Any:

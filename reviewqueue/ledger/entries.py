@@ -14,6 +14,9 @@ from reviewqueue.models import Decision
 VERSION = 1
 CREATED = "ledger.created"
 
+# What record() itself writes into every body.
+COMMON = frozenset({"v", "log", "seq", "prev", "time", "type"})
+
 # Content an entry commits to and that can be erased: what was asked, shown, let out, and the reason given.
 PARTS = ("in", "shown", "out", "why")
 
