@@ -43,7 +43,6 @@ class Make:
 
     def __init__(self) -> None:
         self.people: dict[str, Any] = {}
-        self.links: dict[str, str] = {}
         self.backends: dict[str, Any] = {}
 
     def project(self, name: str = "support-replies", kind: str = "text", **fields: Any) -> Any:
@@ -70,14 +69,14 @@ class Make:
         queues: Iterable[Any] = (),
     ) -> Any:
         """One of the cast, or anybody else: made once, then the same. Gives the Actor that verbs want."""
-        from reviewqueue.people.access import SYSTEM, Actor
+        from reviewqueue.people.access import SYSTEM, actor_of
         from reviewqueue.people.sign_in import add_person
 
         if name not in self.people:
             usual = CAST.get(name, {})
             role = role or usual.get("role", "reviewer")
             every_queue = usual.get("every_queue", True) if every_queue is None else every_queue
-            person, link = add_person(
+            person, _ = add_person(
                 SYSTEM,
                 f"{name}@example.org",
                 role,
@@ -85,26 +84,29 @@ class Make:
                 every_queue=every_queue,
                 queues=tuple(queues),
             )
-            self.people[name] = Actor(person.id, role, every_queue=every_queue)
-            self.links[person.id] = link or ""
+            self.people[name] = actor_of(person)
         return self.people[name]
 
     def sign_in_path(self, actor: Any) -> str:
         """Where a one-time link signs this person in."""
-        return f"/login/link/{self.links[actor.id]}"
+        from reviewqueue.people.access import SYSTEM
+        from reviewqueue.people.sign_in import new_link
 
-    def backend(self, project: Any, name: str | None = None, **fields: Any) -> Any:
+        return f"/login/link/{new_link(SYSTEM, actor.id)}"
+
+    def backend(
+        self, project: Any, name: str | None = None, callback: str | None = None, trusted: bool = True
+    ) -> Any:
         """A backend of the project, made once per name. Gives what `add_backend` gives, keys and all."""
+        from reviewqueue.delivery.endpoints import register
         from reviewqueue.people.access import SYSTEM
         from reviewqueue.people.backends import add_backend
 
         name = name or f"{project.name}-backend"
         if name not in self.backends:
             self.backends[name] = new = add_backend(SYSTEM, name, project.name)
-            if fields.get("callback"):
-                from reviewqueue.delivery.endpoints import register
-
-                register(SYSTEM, new.backend.id, fields["callback"], fields.get("trusted", False))
+            if callback is not None:
+                register(SYSTEM, new.backend.id, callback, trusted=trusted)
         return self.backends[name]
 
     def backend_actor(self, project: Any, name: str | None = None) -> Any:
