@@ -54,7 +54,7 @@ def decision_facts(decision: Decision) -> dict[str, Any]:
         "action": decision.verdict or ("release" if decision.released else "withhold"),
         "released": decision.released,
         "edited": decision.edited,
-        "actor": decision.decided_by,
+        "actor": decision.decided_by or "system",
         "decided_at": stamp(decision.decided_at),
         "final_at": stamp(decision.final_at),
         "policy_version": decision.policy_version,

@@ -63,17 +63,16 @@ def check_flags(session: Session, batch: int) -> Found | None:
     """The first decision entry whose row is not taken back or superseded just as the ledger says."""
     for entries in _decision_entries(session, batch):
         rows = _decisions(session, [entry.decision_id for entry in entries])
-        undone, followers = _history(session, {str(entry.item_id) for entry in entries})
+        undone, followers = _history(session, {entry.item_id for entry in entries})
         for entry in entries:
             row = rows[entry.decision_id]
             assert row is not None  # check_rows has read it
             if _moment(row.undone_at) != undone.get(row.id):
                 return entry.seq, f"whether decision {row.id} of entry {entry.seq} was undone differs"
             after = followers.get(row.id, [])
+            # Once its successor is itself taken back, a decision is in force again.
             in_force = {at for id_, at in after if id_ not in undone}
-            # One whose successor was itself taken back may still be marked, or be free again.
-            allowed = in_force or {at for _, at in after} | {None}
-            if _moment(row.superseded_at) not in allowed:
+            if _moment(row.superseded_at) not in (in_force or {None}):
                 return entry.seq, f"whether decision {row.id} of entry {entry.seq} was superseded differs"
     return None
 
@@ -91,7 +90,7 @@ def _decision_entries(session: Session, batch: int) -> Iterator[Sequence[Any]]:
         last = entries[-1].seq
 
 
-def _history(session: Session, items: set[str]) -> tuple[dict[str, str], dict[str, list[tuple[str, str]]]]:
+def _history(session: Session, items: set[Any]) -> tuple[dict[str, str], dict[str, list[tuple[str, str]]]]:
     """Of these items' decisions: when each was undone, and which (id, decided_at) supersede it."""
     undone: dict[str, str] = {}
     followers: dict[str, list[tuple[str, str]]] = defaultdict(list)

@@ -7,7 +7,7 @@ for the backend, the proposed example, the ledger's entry. It must never leave t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, select, tuple_, update
@@ -114,8 +114,9 @@ def override(
         _check_overridable(item)
         cancel_reviews(item.id)
         earlier = in_force(item.id)
+        moment = now()
         if earlier is not None:
-            earlier.superseded_at = now()
+            earlier.superseded_at = moment
             session.flush()
             collect.withdraw(earlier.id, actor.id)
         item.round += 1
@@ -127,6 +128,7 @@ def override(
             source="override",
             event="item.amended",
             supersedes=earlier.id if earlier else None,
+            at=moment,
         )
 
 
@@ -170,11 +172,12 @@ def _conclude(
     review: Review | None = None,
     supersedes: str | None = None,
     released: bool | None = None,
+    at: datetime | None = None,
 ) -> Decision:
     """Write the decision and all that goes with it; `released` is told by the verdict when there is one."""
     session = joined()
     policy = policy_of(item)
-    moment = (review.given_at if review else None) or now()
+    moment = at or (review.given_at if review else None) or now()
     may_be_used = answer.verdict != "reject" if released is None else released
     undo = timedelta(seconds=policy.body["undo_seconds"] if answer.verdict else 0)
     if event:
