@@ -42,7 +42,7 @@ from reviewqueue.answers import SAFE_METHODS, for_programs, problem
 from reviewqueue.config import Settings, current
 from reviewqueue.db import now
 from reviewqueue.errors import Forbidden
-from reviewqueue.people import access
+from reviewqueue.people import access, sign_in
 from reviewqueue.people.access import Actor
 
 __all__ = [
@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 EDGES = (
-    "site", "people.pages", "routing.pages", "intake.api", "review.pages", "delivery.pages", "examples.api",
+    "site", "people.pages", "people.backend_pages", "routing.pages", "intake.api", "review.pages", "delivery.pages", "examples.api",
     "examples.pages", "ledger.pages", "insight.pages",
 )  # fmt: skip
 BODY_LIMIT = 1 << 20
@@ -128,9 +128,8 @@ def person() -> SignedIn | None:
 def _recognise() -> None:
     g.person = None
     if session.get("token"):
-        from reviewqueue.people import sign_in
-
-        found = sign_in.person_of(session["token"])
+        # What polls by itself must not keep a session alive that nobody sits at.
+        found = sign_in.person_of(session["token"], seen="X-Polling" not in request.headers)
         if found is not None:
             g.actor = access.actor_of(found)
             g.person = SignedIn(found.id, found.name, found.email, g.actor)
@@ -216,6 +215,7 @@ def init_app(app: Flask) -> None:
     app.context_processor(_page_values)
     app.add_template_filter(_iso, "iso")
     app.add_template_filter(_ago, "ago")
+    app.add_template_filter(_sentence, "sentence")
     for name in EDGES:
         # A stage that is not written yet has no pages.
         if find_spec(f"reviewqueue.{name.split('.')[0]}") and find_spec(f"reviewqueue.{name}"):
@@ -345,3 +345,8 @@ def _ago(moment: datetime) -> str:
 
 
 _UNITS = ((86_400 * 365, "y"), (86_400 * 30, "mo"), (86_400, "d"), (3600, "h"), (60, "min"), (10, "s"))
+
+
+def _sentence(text: str) -> str:
+    """A refusal's message as a sentence."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")

@@ -199,6 +199,20 @@ def sign_out(session_token: str) -> None:
         _end(WebSession.token_hash == _hash(session_token))
 
 
+def session_key(session_token: str) -> str:
+    """Which of `sessions_of` this token belongs to: the `token_hash` of its row."""
+    return _hash(session_token)
+
+
+def end_session(actor: Actor, key: str) -> None:
+    """End one of the actor's own sessions; Missing when there is no such one."""
+    with transaction() as session:
+        found = session.get(WebSession, key)
+        if found is None or found.person_id != actor.id:
+            raise Missing("there is no such session")
+        _end(WebSession.token_hash == key)
+
+
 def revoke_sessions(actor: Actor, person_id: str) -> None:
     """End every session of a person: one's own, or anybody's for who manages people."""
     with transaction() as session:
