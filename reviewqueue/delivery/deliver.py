@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import Select, select, update
+from sqlalchemy import Select, literal_column, select, update
 from sqlalchemy.orm import Session, aliased
 
 from reviewqueue.background import ring
@@ -34,6 +34,7 @@ JITTER = (0.8, 1.2)
 LONGEST_RETRY_AFTER = 24 * HOUR
 LEASE = timedelta(seconds=60)
 IN_FLIGHT = 4
+TAKING = 30.0  # seconds; an RQ job ends after 60, and the last attempt may take 20
 DISABLE_AFTER = timedelta(hours=120)
 DISABLE_ATTEMPTS = 10
 OPEN_STATES = ("due", "inflight", "parked")
@@ -75,7 +76,7 @@ def schedule(item: Item, decision: Decision, kind: str, recorded: Recorded) -> D
         next_attempt_at=decision.final_at,
     )
     session.add(delivery)
-    after_commit(lambda: ring("deliver"))
+    after_commit(_ring)
     return delivery
 
 
@@ -85,20 +86,27 @@ def delivery_due() -> bool:
 
 
 def deliver_due(limit: int = 10_000) -> int:
-    """Attempt what is due until nothing is left, at most `limit` attempts; returns how many were made."""
-    made, allow = 0, current().callback_allow
+    """Attempt what is due, at most `limit` attempts; returns how many were made.
+
+    Ends when nothing is left, or rings for the rest: with slow receivers it must end before its job does.
+    """
+    made, allow, started = 0, current().callback_allow, time.monotonic()
     running: set[Future[tuple[_Turn, Outcome]]] = set()
     with ThreadPoolExecutor(IN_FLIGHT, "attempt") as pool:
         while True:
-            free = min(IN_FLIGHT - len(running), limit - made)
+            late = time.monotonic() - started > TAKING
+            free = 0 if late else min(IN_FLIGHT - len(running), limit - made)
             turns = _take(free) if free > 0 else []
             made += len(turns)
             running |= {pool.submit(_attempt, turn, allow) for turn in turns}
             if not running:
-                return made
+                break
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 _finish(*future.result())
+    if late and delivery_due():
+        ring("deliver")
+    return made
 
 
 def replay(actor: Actor, delivery_id: str) -> Delivery:
@@ -122,14 +130,18 @@ def replay(actor: Actor, delivery_id: str) -> Delivery:
                 ended_at=None,
             )
         )
-        if won.rowcount != 1:
+        if won.rowcount != 1:  # type: ignore[attr-defined]
             raise Conflict("This delivery has not ended; it will be attempted by itself.", "not_ended")
         _note(delivery, "replayed", actor.id)
-        after_commit(lambda: ring("deliver"))
+        after_commit(_ring)
     return delivery
 
 
-def _ready() -> Select[tuple[str]]:
+def _ring() -> None:
+    ring("deliver")
+
+
+def _ready() -> Select[str]:
     """Deliveries whose turn it is: due or abandoned, with no earlier event of their item still open."""
     earlier = aliased(Delivery)
     waits_for = (
@@ -143,7 +155,14 @@ def _ready() -> Select[tuple[str]]:
     )
     return (
         select(Delivery.id)
-        .where(Delivery.state.in_(("due", "inflight")), Delivery.next_attempt_at <= now(), ~waits_for)
+        .join(Endpoint, Endpoint.backend_id == Delivery.backend_id)
+        .where(
+            # A literal, because a partial index is not used for a parameter.
+            Delivery.state.in_((literal_column("'due'"), literal_column("'inflight'"))),
+            Delivery.next_attempt_at <= now(),
+            Endpoint.state == "active",
+            ~waits_for,
+        )
         .order_by(Delivery.next_attempt_at)
     )
 
@@ -153,10 +172,11 @@ def _take(limit: int) -> list[_Turn]:
     if not delivery_due():
         return []
     with transaction() as session:
-        chosen = _ready().limit(limit).with_for_update(skip_locked=True, of=Delivery)
+        # A plain subquery could be planned to run once for each row, and take more than `limit`.
+        chosen = _ready().limit(limit).with_for_update(skip_locked=True, of=Delivery).cte("chosen")
         taken = session.execute(
             update(Delivery)
-            .where(Delivery.id.in_(chosen))
+            .where(Delivery.id.in_(select(chosen.c.id)))
             .values(
                 state="inflight",
                 lease=Delivery.lease + 1,

@@ -104,7 +104,11 @@ def _activate(session: Session, endpoint: Endpoint) -> None:
         .where(Delivery.backend_id == endpoint.backend_id, Delivery.state == "parked")
         .values(state="due")
     )
-    after_commit(lambda: ring("deliver"))
+    after_commit(_ring)
+
+
+def _ring() -> None:
+    ring("deliver")
 
 
 def _park(session: Session, backend_id: str) -> None:
