@@ -33,9 +33,9 @@ CSP = (
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'; object-src 'none'; "
     "require-trusted-types-for 'script'; trusted-types rq-htmx; report-uri /csp"
 )
-_OFF = """accelerometer autoplay bluetooth camera display-capture encrypted-media fullscreen geolocation
+_OFF = """accelerometer autoplay camera display-capture encrypted-media fullscreen geolocation
 gyroscope hid idle-detection magnetometer microphone midi payment picture-in-picture
-publickey-credentials-get screen-wake-lock serial usb web-share xr-spatial-tracking"""
+publickey-credentials-get screen-wake-lock serial usb xr-spatial-tracking"""
 HEADERS = {
     "Content-Security-Policy": CSP,
     "X-Content-Type-Options": "nosniff",

@@ -59,8 +59,8 @@ __all__ = [
 ]
 
 EDGES = (
-    "site", "people.pages", "people.backend_pages", "routing.pages", "intake.api", "review.pages", "delivery.pages", "examples.api",
-    "examples.pages", "ledger.pages", "insight.pages",
+    "site", "people.pages", "people.backend_pages", "routing.pages", "intake.api", "review.pages",
+    "delivery.pages", "examples.api", "examples.pages", "ledger.pages", "insight.pages",
 )  # fmt: skip
 BODY_LIMIT = 1 << 20
 # A form writes most letters outside ASCII as nine characters, so an output of the largest size needs this.
