@@ -31,6 +31,7 @@ FIELDS: dict[str, frozenset[str]] = {
         CREATED: "key",
         "submissions.sealed": "n first last root",
         "decision": f"{_DECISION_ROW} token backend queue role factor policy dwell_ms",
+        "review": "rev source action token backend queue role policy policy_version dwell_ms",
         "undo": "rev undone_at role",
         "withdrawal": "rev backend",
         "expiry": "rev action policy policy_version due_at queue",

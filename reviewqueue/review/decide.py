@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from reviewqueue.db import now, transaction
+from reviewqueue.db import now, stamp, transaction
 from reviewqueue.errors import AlreadyDecided, Conflict, Forbidden, Invalid, LeaseLost, Missing
 from reviewqueue.examples import collect
 from reviewqueue.ids import is_id, new_id, new_token
@@ -143,10 +143,13 @@ def undo(actor: Actor, decision_id: str) -> Claim | None:
         if review is None and decision is not None and decision.supersedes is None:
             _want_again(session, item, decision.round - 1)
         claim = _reopen(session, item, review, moment)
+        facts = {"item": item.id, "project": item.project_id, "rev": item.round - 1}
+        facts |= {"decision": decision_id, "undone_at": stamp(moment)}
         if decision is not None:
             session.refresh(decision)
-            collect.withdraw(decision.id, actor.id)
-            record("undo", undo_facts(decision) | {"role": actor.role}, actor=actor.id)
+            collect.withdraw(decision_id, actor.id)
+            facts = undo_facts(decision)
+        record("undo", facts | {"role": actor.role}, actor=actor.id)
         return claim
 
 

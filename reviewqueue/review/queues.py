@@ -134,7 +134,7 @@ def overview(actor: Actor) -> list[Line]:
     mine = dict(
         db.session.execute(
             select(Review.queue_id, func.count()).where(held_by(actor.id, moment)).group_by(Review.queue_id)
-        ).tuples()
+        )
     )
     lines = [_line(queue, projects[queue.project_id], mine.get(queue.id, 0), moment) for queue in queues]
     return sorted(lines, key=lambda line: (line.project.name, line.queue.name != "main", line.queue.name))
@@ -171,7 +171,7 @@ def page(
     else:
         query = query.order_by(*(key.desc() for key in keys))
         query = query.where(tuple_(*keys) < tuple_(*after)) if after else query
-    found = db.session.execute(query.limit(limit + 1)).tuples().all()
+    found = db.session.execute(query.limit(limit + 1)).all()
     names = people_of(review.claimed_by for review, _ in found[:limit])
     rows = [_row(actor, review, item, moment, names) for review, item in found[:limit]]
     return Page(rows, _sealed(found[limit - 1][0], sort) if len(found) > limit else None)
@@ -185,7 +185,7 @@ def holding(actor: Actor) -> list[Row]:
         .join(Item, Item.number == Review.item_number)
         .where(held_by(actor.id, moment))
         .order_by(Review.claimed_at)
-    ).tuples()
+    )
     return [_row(actor, review, item, moment, {}) for review, item in found]
 
 

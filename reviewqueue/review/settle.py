@@ -6,12 +6,11 @@ for the backend, the proposed example, the ledger's entry. It must never leave t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, tuple_, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.orm import Session
 
 from reviewqueue.background import ring
 from reviewqueue.db import after_commit, db, dumps, joined, now, transaction
@@ -25,11 +24,10 @@ from reviewqueue.models import Claim, Decision, Item, Policy, Project, Queue, Re
 from reviewqueue.models.review import PRIORITIES
 from reviewqueue.people.access import ADJUDICATION, SYSTEM, Actor, item_for, require
 from reviewqueue.review.claim import end_claims
-from reviewqueue.review.queues import free, wanted
+from reviewqueue.review.queues import wanted
 from reviewqueue.review.verdict import Verdict, agree, judge, said
 
 _SOURCES = {"gate": "review", "control": "control", "adjudication": "adjudication"}
-EXPIRE_BATCH = 100
 
 
 def lock_item(item_id: str) -> Item:
@@ -73,16 +71,18 @@ def settle(item: Item, review: Review, actor: Actor) -> Decision | None:
     """
     session = joined()
     turn = (Review.item_id == item.id, Review.round == review.round, Review.purpose == review.purpose)
+    given = list(session.scalars(select(Review).where(*turn, Review.state == "given").order_by(Review.seat)))
     if session.scalars(select(Review.id).where(*turn, wanted())).first() is not None:
+        _note(item, review, actor)
         return None
-    given = list(session.scalars(select(Review).where(*turn, Review.state == "given")))
     if not agree(given):
         _adjudicate(session, item, given)
+        _note(item, review, actor)
         return None
     event: str | None = "item.decided"
     if item.status == "released":
         event = None if review.verdict == "approve" else "item.amended"
-    return _conclude(item, said(review), actor, source=_SOURCES[review.purpose], event=event, review=review)
+    return conclude(item, said(review), actor, source=_SOURCES[review.purpose], event=event, review=review)
 
 
 def override(
@@ -120,7 +120,7 @@ def override(
             session.flush()
             collect.withdraw(earlier.id, actor.id)
         item.round += 1
-        return _conclude(
+        return conclude(
             item,
             answer,
             actor,
@@ -130,25 +130,6 @@ def override(
             supersedes=earlier.id if earlier else None,
             at=moment,
         )
-
-
-def expire_due() -> int:
-    """Let overdue items go as their policies say for that; returns how many. Nobody's live lease is cut.
-
-    A policy that says `wait` lets nothing expire.
-    """
-    expired = 0
-    while chosen := list(_overdue()):
-        done = sum(_expire(item_id) for item_id in chosen)
-        expired += done
-        if not done:
-            break
-    return expired
-
-
-def expiry_due() -> bool:
-    """Whether an item could expire now."""
-    return next(_overdue(1), None) is not None
 
 
 def cancel_reviews(item_id: str, *purposes: str) -> None:
@@ -161,7 +142,7 @@ def cancel_reviews(item_id: str, *purposes: str) -> None:
     end_claims(session, Claim.review_id.in_(ids), "cancelled")
 
 
-def _conclude(
+def conclude(
     item: Item,
     answer: Verdict,
     actor: Actor,
@@ -206,14 +187,10 @@ def _conclude(
     session.add(decision)
     session.flush()
     collect.propose(item, decision)
-    facts: dict[str, Any] = {"backend": item.backend_id, "role": actor.role, "policy": policy.digest}
-    if review:
-        queue = session.get_one(Queue, review.queue_id)
-        facts |= {"token": review.fence, "queue": queue.name, "dwell_ms": review.dwell_ms}
     parts = {"shown": dumps(item.output)} | ({} if item.input is None else {"in": dumps(item.input)})
     recorded = record(
         "decision",
-        decision_facts(decision) | facts,
+        decision_facts(decision) | _circumstances(item, review, actor),
         parts=decision_parts(decision) | parts,
         actor=actor.id,
     )
@@ -221,6 +198,31 @@ def _conclude(
         schedule(item, decision, event, recorded)
     after_commit(lambda: ring("learn"))
     return decision
+
+
+def _circumstances(item: Item, review: Review | None, actor: Actor) -> dict[str, Any]:
+    """What the ledger says of how a verdict came about."""
+    facts: dict[str, Any] = {"backend": item.backend_id, "role": actor.role, "policy": policy_of(item).digest}
+    if review is not None:
+        queue = joined().get_one(Queue, review.queue_id)
+        facts |= {"token": review.fence, "queue": queue.name, "dwell_ms": review.dwell_ms}
+    return facts
+
+
+def _note(item: Item, review: Review, actor: Actor) -> None:
+    """Record a verdict that settles nothing by itself."""
+    why = {"reason": review.reason, "cause": review.cause, "note": review.note}
+    parts = {"why": dumps(why)} | ({} if review.output is None else {"out": dumps(review.output)})
+    facts = {"rev": review.round, "source": _SOURCES[review.purpose], "action": review.verdict}
+    record(
+        "review",
+        facts | {"policy_version": item.policy_version} | _circumstances(item, review, actor),
+        parts=parts,
+        item_id=item.id,
+        decision_id=review.decision_id,
+        project_id=item.project_id,
+        actor=actor.id,
+    )
 
 
 def _adjudicate(session: Session, item: Item, given: list[Review]) -> None:
@@ -267,55 +269,3 @@ def _check_overridable(item: Item) -> None:
         raise Conflict("The item is still to be decided; claim it instead.", "not_decided")
     if item.status not in ("released", "decided", "blocked", "expired"):
         raise Conflict(f"The item is {item.status}; nothing can be decided about it.", item.status)
-
-
-def _overdue(limit: int = EXPIRE_BATCH) -> Iterator[str]:
-    """Ids of items with an overdue review, nobody at work on any of them, and a policy that lets them go."""
-    session, moment = db.session(), now()
-    letting_go = [
-        (policy.project_id, policy.version)
-        for policy in session.scalars(select(Policy))
-        if policy.body["on_timeout"] != "wait"
-    ]
-    at_work = aliased(Review)
-    busy = select(at_work.id).where(
-        at_work.item_id == Review.item_id, wanted(at_work), ~free(moment, at_work)
-    )
-    found = session.scalars(
-        select(Review.item_id)
-        .join(Item, Item.number == Review.item_number)
-        .where(
-            wanted(),
-            Review.due_at <= moment,
-            Item.status == "pending",
-            tuple_(Item.project_id, Item.policy_version).in_(letting_go),
-            ~busy.exists(),
-        )
-        .order_by(Review.due_at)
-        .limit(limit)
-    ).all()
-    yield from dict.fromkeys(found)
-
-
-def _expire(item_id: str) -> bool:
-    """Let one item go, unless somebody claimed or decided it since it was found overdue."""
-    with transaction() as session:
-        item = lock_item(item_id)
-        seats = session.scalars(
-            select(Review).where(Review.item_id == item_id, wanted()).with_for_update(key_share=True)
-        ).all()
-        moment = now()
-        at_work = any(seat.lease_expires_at and seat.lease_expires_at > moment for seat in seats)
-        if item.status != "pending" or at_work or not any(seat.due_at <= moment for seat in seats):
-            return False
-        cancel_reviews(item_id)
-        outcome = policy_of(item).body["on_timeout"]
-        _conclude(
-            item,
-            Verdict(None),
-            SYSTEM,
-            source="timeout",
-            event="item.expired",
-            released=outcome == "release",
-        )
-        return True
