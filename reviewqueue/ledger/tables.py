@@ -71,7 +71,7 @@ def check_flags(session: Session, batch: int) -> Found | None:
                 return entry.seq, f"whether decision {row.id} of entry {entry.seq} was undone differs"
             after = followers.get(row.id, [])
             # Once its successor is itself taken back, a decision is in force again.
-            in_force = {at for id_, at in after if id_ not in undone}
+            in_force: set[str | None] = {at for id_, at in after if id_ not in undone}
             if _moment(row.superseded_at) not in (in_force or {None}):
                 return entry.seq, f"whether decision {row.id} of entry {entry.seq} was superseded differs"
     return None
