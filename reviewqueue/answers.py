@@ -21,10 +21,12 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
+from reviewqueue import metrics
 from reviewqueue.config import current
 from reviewqueue.errors import Busy, Conflict, Fault, Forbidden, Invalid, Missing, Refusal
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+METHODS = (*SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE")
 LIMITED = ("rate_limited", "throttled")  # Busy codes that are the asker's own doing: 429 instead of 503
 STATUS: dict[type[Refusal], int] = {Invalid: 422, Missing: 404, Forbidden: 403, Conflict: 409, Busy: 503}
 
@@ -197,10 +199,12 @@ def _finish(response: Response) -> Response:
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable" if lasting else "no-cache"
     else:
         response.headers.setdefault("Cache-Control", "no-store")
-        log.info(
-            "request", status=response.status_code,
-            ms=round((perf_counter() - g.get("started", perf_counter())) * 1000), **_context(),
-        )  # fmt: skip
+        seconds = perf_counter() - g.get("started", perf_counter())
+        metrics.REQUESTS.labels(
+            request.method if request.method in METHODS else "other", response.status_code
+        ).inc()
+        metrics.SECONDS.labels("api" if for_programs() else "page").observe(seconds)
+        log.info("request", status=response.status_code, ms=round(seconds * 1000), **_context())
     return response
 
 

@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from reviewqueue.delivery import endpoints
 from reviewqueue.errors import Conflict, Invalid, Missing
 from reviewqueue.models import Backend
-from reviewqueue.people import access, backends, lists
+from reviewqueue.people import access, backends, directory
 from reviewqueue.web import actor, notice, right, show
 
 pages = Blueprint("backends", __name__)
@@ -34,7 +34,7 @@ def list_backends() -> Response:
 
 def _list(errors: dict[str, str] | None = None, status: int = 200) -> Response:
     return show(
-        "people/backends.html", status=status, backends=lists.callers(actor()), errors=errors or {},
+        "people/backends.html", status=status, backends=directory.callers(actor()), errors=errors or {},
         projects=[project.name for project in access.projects_of(actor())], form=request.form,
     )  # fmt: skip
 
@@ -83,10 +83,10 @@ def backend(name: str) -> Response:
 
 
 def _page(name: str, errors: dict[str, str] | None = None, status: int = 200) -> Response:
-    found, shown = lists.caller(actor(), name)
+    found, shown = directory.caller(actor(), name)
     return show(
-        "people/backend.html", status=status, backend=shown, keys=lists.keys_of(found.id),
-        secrets=lists.secrets_in_force(found.id), scopes=list(_SCOPE_WORDS.items()), errors=errors or {},
+        "people/backend.html", status=status, backend=shown, keys=directory.keys_of(found.id),
+        secrets=directory.secrets_in_force(found.id), scopes=list(_SCOPE_WORDS.items()), errors=errors or {},
         form=request.form, hours=int(backends.OVERLAP.total_seconds() // 3600),
     )  # fmt: skip
 
@@ -107,7 +107,7 @@ def add_key(name: str) -> Response:
 @right("manage_backends")
 def revoke_key(name: str, key_id: str) -> AnyResponse:
     """End a key at once."""
-    if key_id not in {key.id for key in lists.keys_of(_backend(name).id)}:
+    if key_id not in {key.id for key in directory.keys_of(_backend(name).id)}:
         raise Missing("There is no such key.")
     backends.revoke_key(actor(), key_id)
     return _back_to(name, "The key is refused from now on.")
@@ -149,7 +149,7 @@ def set_endpoint(name: str) -> AnyResponse:
 def prove(name: str) -> AnyResponse:
     """Send the challenge again, also to bring a disabled endpoint back."""
     outcome = endpoints.prove(actor(), _backend(name).id)
-    active = lists.caller(actor(), name)[1].endpoint == "active"
+    active = directory.caller(actor(), name)[1].endpoint == "active"
     return _back_to(
         name, "The address answered and is in use." if outcome.ok and active else "No valid answer yet."
     )
@@ -164,7 +164,7 @@ def deactivate(name: str) -> AnyResponse:
 
 
 def _backend(name: str) -> Backend:
-    return lists.caller(actor(), name)[0]
+    return directory.caller(actor(), name)[0]
 
 
 def _back_to(name: str, text: str) -> AnyResponse:

@@ -16,7 +16,7 @@ from reviewqueue.db import db
 from reviewqueue.errors import Busy, Conflict, Forbidden, Invalid, Refusal
 from reviewqueue.models import Person, Queue
 from reviewqueue.models.people import ROLES
-from reviewqueue.people import lists, sign_in
+from reviewqueue.people import directory, sign_in
 from reviewqueue.web import THEMES, actor, notice, person, right, safe_next, show, signed_in
 
 pages = Blueprint("people", __name__)
@@ -181,13 +181,13 @@ def add() -> AnyResponse:
         )  # fmt: skip
     except (Invalid, Conflict) as refusal:
         return _people(_errors(refusal, "email"), 409 if isinstance(refusal, Conflict) else 422)
-    return _link_page(lists.member(actor(), added.id), token or "", 201)
+    return _link_page(directory.member(actor(), added.id), token or "", 201)
 
 
 def _people(errors: dict[str, str], status: int = 200) -> Response:
     return show(
-        "people/people.html", status=status, people=lists.everybody(actor()), roles=list(_ROLE_WORDS.items()),
-        queues=lists.queues_by_project(), errors=errors, form=request.form,
+        "people/people.html", status=status, people=directory.everybody(actor()),
+        roles=list(_ROLE_WORDS.items()), queues=directory.queues_by_project(), errors=errors, form=request.form,
         chosen=request.form.getlist("queues"),
     )  # fmt: skip
 
@@ -196,10 +196,10 @@ def _people(errors: dict[str, str], status: int = 200) -> Response:
 @right("read_people")
 def person_page(person_id: str) -> Response:
     """One person: role, queues, sessions."""
-    shown = lists.member(actor(), person_id)
+    shown = directory.member(actor(), person_id)
     return show(
         "people/person.html", who=shown, roles=[(role, _ROLE_WORDS[role]) for role in ROLES],
-        queues=lists.queues_by_project(), chosen=lists.granted_queues(person_id),
+        queues=directory.queues_by_project(), chosen=directory.granted_queues(person_id),
     )  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def set_queues(person_id: str) -> AnyResponse:
 def make_link(person_id: str) -> Response:
     """A new one-time link; the old password and all sessions end."""
     token = sign_in.new_link(actor(), person_id)
-    return _link_page(lists.member(actor(), person_id), token)
+    return _link_page(directory.member(actor(), person_id), token)
 
 
 @pages.post("/people/<person_id>/revocation")
@@ -257,7 +257,7 @@ def _back_to(person_id: str, text: str) -> AnyResponse:
     return redirect(f"/people/{person_id}", 303)
 
 
-def _link_page(who: lists.Member, token: str, status: int = 200) -> Response:
+def _link_page(who: directory.Member, token: str, status: int = 200) -> Response:
     link = f"{current().public_url}/login/link/{token}"
     return show(
         "people/invited.html", status=status, who=who, link=link, hours=sign_in.LINK.total_seconds() // 3600
