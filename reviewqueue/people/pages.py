@@ -187,8 +187,8 @@ def add() -> AnyResponse:
 def _people(errors: dict[str, str], status: int = 200) -> Response:
     return show(
         "people/people.html", status=status, people=directory.everybody(actor()),
-        roles=list(_ROLE_WORDS.items()), queues=directory.queues_by_project(), errors=errors, form=request.form,
-        chosen=request.form.getlist("queues"),
+        roles=list(_ROLE_WORDS.items()), queues=directory.queues_by_project(), errors=errors,
+        form=request.form, chosen=request.form.getlist("queues"),
     )  # fmt: skip
 
 
