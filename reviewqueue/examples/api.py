@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 
 from flask import Blueprint, Response, jsonify, request, stream_with_context
-from pydantic import ValidationError
+from werkzeug.exceptions import UnsupportedMediaType
+from werkzeug.wrappers import Response as AnyResponse
 
 from reviewqueue import web
-from reviewqueue.errors import Invalid, Missing
 from reviewqueue.examples import export as exports
 from reviewqueue.examples import retrieve
 from reviewqueue.examples.shapes import ExampleSearch
+from reviewqueue.intake.shapes import read
+from reviewqueue.intake.strict_json import loads
 from reviewqueue.models import Project
 from reviewqueue.people import access
 
 api = Blueprint("examples_api", __name__, url_prefix="/api/v1/projects/<project>")
-TYPES = {"csv": "text/csv; charset=utf-8"}
 
 
 @api.post("/examples/search")
@@ -25,13 +25,15 @@ TYPES = {"csv": "text/csv; charset=utf-8"}
 def search(project: str) -> Response:
     """The active examples nearest to an input."""
     found = _own_project(project)
-    asked = _asked()
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType
+    asked = read(ExampleSearch, loads(request.get_data(cache=False)))
     return jsonify(asdict(retrieve.search(found, asked.input, asked.k, asked.max_tokens, asked.item)))
 
 
 @api.get("/example-sets/<int:number>")
 @web.scope("examples:read")
-def example_set(project: str, number: int) -> Response:
+def example_set(project: str, number: int) -> AnyResponse:
     """One set, the same for ever: a browser or proxy may keep it."""
     found = retrieve.snapshot(_own_project(project), number)
     response = jsonify(found)
@@ -43,10 +45,17 @@ def example_set(project: str, number: int) -> Response:
 @api.get("/examples/export")
 @web.scope("export:read")
 def export(project: str) -> Response:
-    """Every example of the project as a file in `format`."""
-    form = request.args.get("format", "jsonl")
-    lines: Iterator[str] = exports.export(_own_project(project), form)
-    return Response(stream_with_context(lines), mimetype=TYPES.get(form, "application/x-ndjson"))
+    """The project's examples as a file in `format`, row by row."""
+    return as_file(_own_project(project), request.args.get("format", "jsonl"))
+
+
+def as_file(project: Project, form: str) -> Response:
+    """An export as a download; it streams, so that its size does not matter."""
+    lines = exports.export(web.actor(), project, form)
+    kind, ending = ("text/csv", "csv") if form == "csv" else ("application/x-ndjson", "jsonl")
+    response = Response(stream_with_context(lines), mimetype=kind)
+    response.headers["Content-Disposition"] = f'attachment; filename="{project.name}-{form}.{ending}"'
+    return response
 
 
 def _own_project(name: str) -> Project:

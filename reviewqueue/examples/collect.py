@@ -15,7 +15,7 @@ from reviewqueue.errors import Conflict, Forbidden, Invalid, Missing
 from reviewqueue.examples import search
 from reviewqueue.ids import new_id
 from reviewqueue.ledger.record import record
-from reviewqueue.models import Decision, Example, ExampleSet, Item, Project
+from reviewqueue.models import Decision, Example, ExampleSet, Item, Project, Review
 from reviewqueue.people.access import Actor, require
 from reviewqueue.text import as_text, words
 
@@ -65,7 +65,7 @@ def promote(actor: Actor, example_id: str) -> Example:
     require(actor, "promote")
     with transaction() as session:
         example = _get(session, example_id)
-        if example.author_id == actor.id:
+        if actor.id in _authors(session, example):
             raise Forbidden("Somebody else than the author must promote an example.", "own_example")
         if not words(example.input_text):
             raise Invalid("The input of this example has no words it could be found by.", field="input")
@@ -108,6 +108,12 @@ def _get(session: Session, example_id: str) -> Example:
     if example is None:
         raise Missing("There is no such example.")
     return example
+
+
+def _authors(session: Session, example: Example) -> set[str | None]:
+    """Whoever had a say in the decision: all its reviewers, for the last one alone gave it its date."""
+    given = select(Review.given_by).where(Review.item_id == example.item_id, Review.state == "given")
+    return {example.author_id, *session.scalars(given)}
 
 
 def _retire(session: Session, example: Example, actor_id: str) -> None:

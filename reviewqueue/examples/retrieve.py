@@ -6,6 +6,7 @@ Never serves an example that is not active, nor one that contradicts another, no
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from reviewqueue.errors import Missing
 from reviewqueue.examples import search as index
 from reviewqueue.examples.collect import fingerprint, scope
 from reviewqueue.models import Decision, Example, ExampleSet, Item, Project
-from reviewqueue.text import as_text, tokens
+from reviewqueue.text import as_text, tokens, words
 
 NEAR_COPY = 0.9  # share of words two inputs have in common
 LEARN_BATCH = 200
@@ -52,7 +53,7 @@ def search(
     served = Served(number, set_id, arm)
     chosen: list[frozenset[str]] = []
     room = max_tokens
-    for hit, example in _candidates(project.id, content):
+    for hit, example in _candidates(project.id, number, content):
         if len(served.examples) >= k:
             break
         near_copy = any(index.likeness(hit.words, other) >= NEAR_COPY for other in chosen)
@@ -91,6 +92,53 @@ def snapshot(project: Project, number: int) -> dict[str, Any]:
         "created_at": stamp(found.created_at),
         "examples": [as_json(example) for example in members],
     }
+
+
+def contradictions(
+    examples: Sequence[Example], states: Sequence[str] = ("proposed", "active")
+) -> dict[str, list[Example]]:
+    """For each of these examples, by id, the others in `states` that it contradicts.
+
+    Two examples contradict when their inputs are the same and they teach different answers, or one teaches
+    what the other rejects.
+    """
+    twins: dict[tuple[str, str], list[Example]] = {}
+    for other in db.session.scalars(
+        select(Example)
+        .where(
+            Example.project_id.in_({example.project_id for example in examples}),
+            Example.input_sha256.in_({example.input_sha256 for example in examples}),
+            Example.state.in_(states),
+        )
+        .order_by(Example.id)
+    ):
+        twins.setdefault((other.project_id, other.input_sha256), []).append(other)
+    return {
+        example.id: [
+            other
+            for other in twins.get((example.project_id, example.input_sha256), ())
+            if other.id != example.id and _contradict(example, other)
+        ]
+        for example in examples
+    }
+
+
+def _contradict(one: Example, other: Example) -> bool:
+    if one.output is not None and other.output is not None:
+        return as_text(one.output) != as_text(other.output)
+    said, refused = (one, other) if other.output is None else (other, one)
+    return said.output is not None and as_text(said.output) == as_text(refused.rejected_output)
+
+
+def near_copies(example: Example) -> list[Example]:
+    """The active examples whose input is nearly the same: only one of them would be served."""
+    hits = index.nearest(scope(example.project_id), example.input_text)
+    asked = frozenset(words(example.input_text))
+    near = [hit.owner for hit in hits if index.likeness(hit.words, asked) >= NEAR_COPY]
+    found = db.session.scalars(
+        select(Example).where(Example.id.in_(near), Example.id != example.id, Example.state == "active")
+    )
+    return sorted(found, key=lambda other: near.index(other.id))
 
 
 def as_json(example: Example) -> dict[str, Any]:
@@ -157,28 +205,19 @@ def _arm(project: Project, content: str) -> str:
     return "control" if share < project.control_arm else "examples"
 
 
-def _candidates(project_id: str, content: str) -> list[tuple[index.Hit, Example]]:
-    """Near active examples, best first, without those that contradict another active one."""
-    hits = index.nearest(scope(project_id), content)
+def _candidates(project_id: str, number: int, content: str) -> list[tuple[index.Hit, Example]]:
+    """Near examples of set `number` that are active still, best first, without those that contradict."""
+    hits = {hit.owner: hit for hit in index.nearest(scope(project_id), content)}
     found = db.session.scalars(
-        select(Example).where(Example.id.in_([hit.owner for hit in hits]), Example.state == "active")
+        select(Example).where(Example.id.in_(hits), Example.state == "active", Example.first_set <= number)
+    ).all()
+    bad = {id_ for id_, others in contradictions(found, ("active",)).items() if others}
+    # What to say comes before what not to say, where both fit the question alike.
+    served = sorted(
+        (example for example in found if example.id not in bad),
+        key=lambda example: (-hits[example.id].score, example.output is None, example.id),
     )
-    by_id = {example.id: example for example in found}
-    twins = db.session.execute(
-        select(Example.input_sha256, Example.output).where(
-            Example.project_id == project_id,
-            Example.state == "active",
-            Example.input_sha256.in_({example.input_sha256 for example in by_id.values()}),
-        )
-    )
-    answers: dict[str, set[str]] = {}
-    for sha, output in twins:
-        answers.setdefault(sha, set()).add(as_text(output))
-    return [
-        (hit, by_id[hit.owner])
-        for hit in hits
-        if hit.owner in by_id and len(answers[by_id[hit.owner].input_sha256]) == 1
-    ]
+    return [(hits[example.id], example) for example in served]
 
 
 def _cost(example: Example) -> int:

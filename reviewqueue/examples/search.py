@@ -101,7 +101,7 @@ def _weights(session: Session, scope: str, asked: frozenset[str]) -> dict[str, f
     return {term: math.log1p(total / count) for term, count in counts.items()}
 
 
-def _matching(session: Session, scope: str, weights: dict[str, float]) -> list[Row[tuple[str, str, str]]]:
+def _matching(session: Session, scope: str, weights: dict[str, float]) -> list[Row[str, str, str]]:
     """(key to delete by, owner, body) of the best candidates holding `scope` and any of the words."""
     quoted = {word: f'"{word}"' if _sqlite(session) else f"'{word}'" for word in weights}
     if _sqlite(session):

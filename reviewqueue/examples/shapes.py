@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 MOST_EXAMPLES = 50
 MOST_TOKENS = 200_000
@@ -24,3 +24,10 @@ class ExampleSearch(BaseModel):
         str | None,
         Field(max_length=30, description="Id of the item being asked about; its own example is left out."),
     ] = None
+
+    @field_validator("input")
+    @classmethod
+    def _check_input(cls, asked: Any) -> Any:
+        if asked is None:
+            raise ValueError("must be the input to find examples for, not null")
+        return asked
