@@ -17,7 +17,7 @@ Source = Literal["given", "logprobs", "samples"]
 def confidence_of(
     output: Any, given: float | None, logprobs: Sequence[float] | None, samples: Sequence[Any] | None
 ) -> tuple[float | None, Source | None]:
-    """The item's confidence in 0..1 and where it comes from: as given, else from logprobs, else from samples."""
+    """The confidence in 0..1 and where it comes from: as given, else from logprobs, else from samples."""
     if given is not None:
         return float(given), "given"
     if logprobs:

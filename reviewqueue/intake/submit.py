@@ -1,0 +1,200 @@
+"""submit(): recognise repeats, route, store; and withdraw().
+
+One transaction stores an item with the reviews it wants. Two unique keys decide who was first; what was
+looked up before must never be what decides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from reviewqueue.db import now, transaction
+from reviewqueue.errors import Busy, Conflict, Invalid, Missing, Refusal
+from reviewqueue.intake.arrival import Arrival, Desk, arrive, desk_of
+from reviewqueue.intake.shapes import Submission, read
+from reviewqueue.intake.store import Answer, Overtaken, answers_of, arriving, insert_into, store_all
+from reviewqueue.ledger.record import record
+from reviewqueue.models import Item
+from reviewqueue.models import Submission as Known
+from reviewqueue.people.access import Actor, item_for, require
+from reviewqueue.review.settle import cancel_reviews, lock_item
+
+TRIES = 4
+T = TypeVar("T")
+
+
+def submit(
+    data: Mapping[str, Any], actor: Actor, key: str | None = None, fingerprint: str | None = None
+) -> Answer:
+    """Store one item for the backend `actor`, or recognise it by `key` or external id.
+
+    `fingerprint` is the SHA-256 of what came under `key`; the same key with another one is Invalid with code
+    idempotency_key_reused, a known external id with other content a Conflict. Raises Invalid with pointers,
+    Missing for a project that is not the backend's, Busy when the database is.
+    """
+    require(actor, "items:write")
+    shape = read(Submission, data)
+    fingerprint = fingerprint or _fingerprint(data)
+
+    def store() -> Answer:
+        desk = _desk(actor)
+        arrival = arrive(shape, desk, _backend(actor), now())
+        with transaction() as session:
+            known = _take_key(session, actor, key, fingerprint) if key else None
+            if known is not None:
+                return _repeat(known)
+            arriving(session, desk)
+            (answer,) = store_all(session, desk, [arrival])
+            if isinstance(answer, Refusal):
+                raise answer
+            if key:
+                _name(session, actor, key, item_id=answer.id)
+            return answer
+
+    return _again(store)
+
+
+def submit_batch(
+    entries: Sequence[Any], actor: Actor, key: str | None = None, fingerprint: str | None = None
+) -> tuple[list[Answer | Refusal], bool]:
+    """Store many items at once: one Answer or Refusal for each, in order, and whether all of it is a repeat.
+
+    The good ones are kept whatever the others are. A repeat of `key` gives the first answer again.
+    """
+    require(actor, "items:write")
+    fingerprint = fingerprint or _fingerprint(entries)
+
+    def store() -> tuple[list[Answer | Refusal], bool]:
+        desk = _desk(actor)
+        answers = [_try(entry, desk, actor) for entry in entries]
+        arrivals = [answer for answer in answers if isinstance(answer, Arrival)]
+        with transaction() as session:
+            known = _take_key(session, actor, key, fingerprint) if key else None
+            if known is not None:
+                return _repeat_batch(known), True
+            arriving(session, desk)
+            stored = iter(store_all(session, desk, arrivals))
+            results = [next(stored) if isinstance(answer, Arrival) else answer for answer in answers]
+            if key:
+                _name(session, actor, key, answer=json.dumps([_noted(result) for result in results]))
+            return results, False
+
+    return _again(store)
+
+
+def withdraw(actor: Actor, item_id: str) -> Item:
+    """Take a pending item back: nobody needs to decide it. Doing so again changes nothing; Conflict when
+    the item is not pending any more."""
+    require(actor, "items:write")
+    item_for(actor, item_id)
+    with transaction() as session:
+        item = lock_item(item_id)
+        if item.status not in ("pending", "withdrawn"):
+            raise Conflict(f"the item is {item.status}; only a pending one can be withdrawn", "not_pending")
+        if item.status == "pending":
+            item.status = "withdrawn"
+            session.flush()
+            cancel_reviews(item.id)
+            fields = {"rev": item.round, "backend": item.backend_id}
+            record("withdrawal", fields, item_id=item.id, project_id=item.project_id, actor=actor.id)
+    session.refresh(item)
+    return item
+
+
+def _again(store: Callable[[], T]) -> T:
+    """Run `store` until nobody got in its way."""
+    for _ in range(TRIES):
+        try:
+            return store()
+        except Overtaken:
+            continue
+        except OperationalError as error:
+            # Two batches that name the same external ids in another order: one of them begins anew.
+            if getattr(error.orig, "sqlstate", None) != "40P01":
+                raise
+    raise Busy("the project is being changed; try again")
+
+
+def _backend(actor: Actor) -> str:
+    if actor.backend_id is None or actor.project_id is None:
+        raise Missing("items are submitted by backends", "project_not_found")
+    return actor.backend_id
+
+
+def _desk(actor: Actor) -> Desk:
+    _backend(actor)
+    return desk_of(str(actor.project_id))
+
+
+def _try(entry: Any, desk: Desk, actor: Actor) -> Arrival | Refusal:
+    try:
+        return arrive(read(Submission, entry), desk, _backend(actor), now())
+    except Refusal as refused:
+        return refused
+
+
+def _fingerprint(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _take_key(session: Session, actor: Actor, key: str, fingerprint: str) -> Known | None:
+    """Make `key` this submission's, or give whatever it names already; Invalid when that was another body."""
+    taken = session.scalar(
+        insert_into(session, Known)
+        .values(backend_id=actor.backend_id, key=key, fingerprint=fingerprint, created_at=now())
+        .on_conflict_do_nothing()
+        .returning(Known.key)
+    )
+    if taken is not None:
+        return None
+    known = session.get_one(Known, (actor.backend_id, key))
+    if known.fingerprint != fingerprint:
+        raise Invalid("this key came with another body before; use a new one", "idempotency_key_reused")
+    return known
+
+
+def _name(session: Session, actor: Actor, key: str, **values: Any) -> None:
+    session.execute(
+        update(Known).where(Known.backend_id == actor.backend_id, Known.key == key).values(**values)
+    )
+
+
+def _repeat(known: Known) -> Answer:
+    if known.item_id is None:
+        raise Invalid("this key named a batch before; use a new one", "idempotency_key_reused")
+    return answers_of([known.item_id])[known.item_id]
+
+
+_REFUSALS = {word.__name__: word for word in (Invalid, Missing, Conflict)}
+
+
+def _noted(result: Answer | Refusal) -> dict[str, Any]:
+    """What a batch's row keeps of one result: no content, so that erasing an item needs no look here."""
+    if isinstance(result, Answer):
+        return {"id": result.id, "replayed": result.replayed}
+    errors = result.errors if isinstance(result, Invalid) else None
+    return {"word": type(result).__name__, "message": result.message, "code": result.code, "errors": errors}
+
+
+def _repeat_batch(known: Known) -> list[Answer | Refusal]:
+    if known.answer is None:
+        raise Invalid("this key named a single item before; use a new one", "idempotency_key_reused")
+    noted = json.loads(known.answer)
+    answers = answers_of([note["id"] for note in noted if "id" in note])
+    results: list[Answer | Refusal] = []
+    for note in noted:
+        if "id" in note:
+            answer = answers[note["id"]]
+            results.append(Answer(answer.id, answer.body, note["replayed"]))
+        elif note["errors"] is not None:
+            results.append(Invalid(note["message"], note["code"], errors=note["errors"]))
+        else:
+            results.append(_REFUSALS[note["word"]](note["message"], note["code"]))
+    return results
