@@ -18,10 +18,10 @@ from reviewqueue.schema import FOLDER
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The application, ready to serve; ConfigError when the settings or keys do not allow it."""
-    from reviewqueue import web
+    from reviewqueue.web import init_app
 
     app = create_base(settings)
-    web.init_app(app)
+    init_app(app)
     return app
 
 

@@ -7,12 +7,15 @@ here has a usable default that is secret.
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
@@ -159,7 +162,7 @@ class Settings:
         data_dir: Path = values["data_dir"]
         values["keys_dir"] = values["keys_dir"] or data_dir / "keys"
         values["database_url"] = values["database_url"] or f"sqlite:///{data_dir / 'reviewqueue.sqlite3'}"
-        values["redis_url"] = values["redis_url"] or f"unix://{data_dir / 'redis' / 'redis.sock'}"
+        values["redis_url"] = values["redis_url"] or _embedded_redis(data_dir)
         values["public_url"] = values["public_url"] or f"http://{values['bind']}"
         settings = cls(**values)
         settings._check()
@@ -174,7 +177,7 @@ class Settings:
     @property
     def embedded_redis(self) -> bool:
         """Whether the supervisor runs Redis itself."""
-        return self.redis_url == f"unix://{self.data_dir / 'redis' / 'redis.sock'}"
+        return self.redis_url == _embedded_redis(self.data_dir)
 
     @property
     def secure(self) -> bool:
@@ -184,6 +187,15 @@ class Settings:
     def key(self, name: str) -> bytes:
         """The 32 bytes of key `name`; ConfigError when missing, readable by others, short or weak."""
         return load_key(self.keys_dir, name)
+
+
+def _embedded_redis(data_dir: Path) -> str:
+    """A unix socket in the data folder; elsewhere when its path would be longer than sockets allow."""
+    path = data_dir / "redis" / "redis.sock"
+    if len(os.fsencode(path)) > 100:
+        digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+        path = Path(tempfile.gettempdir()) / f"reviewqueue-{os.getuid()}-{digest}" / "redis.sock"
+    return f"unix://{path}"
 
 
 def key_path(folder: Path, name: str) -> Path:
@@ -196,14 +208,8 @@ def create_keys(folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = []
     for name in KEY_NAMES:
-        text = base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n"
-        scratch = folder / f".{name}.{secrets.token_hex(8)}"
+        scratch = _write_key(folder, name)
         try:
-            handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
             # A link, unlike a rename, never replaces a key that another process made meanwhile.
             os.link(scratch, key_path(folder, name))
             made.append(name)
@@ -212,6 +218,26 @@ def create_keys(folder: Path) -> list[str]:
         finally:
             scratch.unlink(missing_ok=True)
     return made
+
+
+def rotate_key(folder: Path, name: str) -> Path:
+    """Replace key `name` by a new one; returns where the old one is kept."""
+    load_key(folder, name)
+    old = folder / f"{name}-until-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.key"
+    scratch = _write_key(folder, name)
+    os.link(key_path(folder, name), old)
+    os.replace(scratch, key_path(folder, name))
+    return old
+
+
+def _write_key(folder: Path, name: str) -> Path:
+    """A new key in a file of its own, on the disk for good."""
+    scratch = folder / f".{name}.{secrets.token_hex(8)}"
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return scratch
 
 
 def load_key(folder: Path, name: str) -> bytes:

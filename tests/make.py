@@ -6,7 +6,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from sqlalchemy import select
+
+from reviewqueue.db import db
 from reviewqueue.ids import new_id
+from reviewqueue.models import Item
 
 # Ada reviews, Ben reviews another queue, Cleo leads, Dora administers, Aud reads, Mallory may nothing.
 CAST: dict[str, dict[str, Any]] = {
@@ -122,7 +126,8 @@ class Make:
         from reviewqueue.intake.submit import submit
 
         data = {"project": project.name, "output": OUTPUTS[project.kind], "confidence": 0.3, **fields}
-        return submit(data, self.backend_actor(project, backend)).item
+        answer = submit(data, self.backend_actor(project, backend))
+        return db.session.scalars(select(Item).where(Item.id == answer.id)).one()
 
     def claim(self, actor: Any, item: Any) -> Any:
         """This person holds the item's review now. Gives the Claim."""

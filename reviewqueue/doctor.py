@@ -1,0 +1,167 @@
+"""What is wrong or risky in this deployment: one finding each, with an id and how to mend it.
+
+It looks and never changes anything; a finding never shows a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from reviewqueue import create_base, schema
+from reviewqueue.background import redis_answers
+from reviewqueue.config import KEY_NAMES, ConfigError, Settings, load_key
+from reviewqueue.db import db
+
+SAFE_SQLITE = (3, 51, 3)  # before it, a checkpoint while somebody writes may lose committed pages
+_REMOTE = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs")
+_PG_SAFE = ("fsync", "full_page_writes", "synchronous_commit")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`level` is "error" (it will not work, or not keep its promises) or "warning" (you should know)."""
+
+    id: str
+    level: str
+    problem: str
+    remedy: str
+
+
+def error(name: str, problem: str, remedy: str) -> Finding:
+    """A finding that must be mended."""
+    return Finding(name, "error", problem, remedy)
+
+
+def warning(name: str, problem: str, remedy: str) -> Finding:
+    """A finding to know of."""
+    return Finding(name, "warning", problem, remedy)
+
+
+def examine(environ: Mapping[str, str]) -> list[Finding]:
+    """Every finding, in the order in which they are best mended."""
+    try:
+        settings = Settings.load(environ)
+    except ConfigError as refusal:
+        return [error("settings", str(refusal), "correct this setting")]
+    found = [finding for look in (_folder, _keys, _address, _allowed) for finding in look(settings)]
+    if any(finding.id.startswith("key-") for finding in found):
+        return found  # nothing opens without its keys
+    with create_base(settings).app_context():
+        found += _redis(settings)
+        found += _database(settings)
+    return found
+
+
+def _folder(settings: Settings) -> Iterator[Finding]:
+    folder = settings.data_dir
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        yield error(
+            "data-folder", f"{folder} is not there or cannot be written", "make it, or mend its permissions"
+        )
+    elif stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        yield warning("data-folder-open", f"{folder} can be read by others", f"chmod 700 {folder}")
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    for name in KEY_NAMES:
+        try:
+            load_key(settings.keys_dir, name)
+        except ConfigError as refusal:
+            problem, _, remedy = str(refusal).partition("; ")
+            yield error(f"key-{name}", problem, remedy or "mend its permissions")
+
+
+def _address(settings: Settings) -> Iterator[Finding]:
+    host = settings.bind.rpartition(":")[0]
+    if settings.env != "production" and host not in ("127.0.0.1", "localhost", "[::1]"):
+        yield warning(
+            "development-open",
+            f"{settings.env} mode listens on {host}",
+            "set REVIEWQUEUE_ENV=production, or listen on 127.0.0.1",
+        )
+    if not settings.secure and urlsplit(settings.public_url).hostname not in (
+        "127.0.0.1",
+        "localhost",
+        "::1",
+    ):
+        yield warning(
+            "public-http",
+            "browsers reach this by plain http",
+            "put a TLS proxy in front and set REVIEWQUEUE_PUBLIC_URL",
+        )
+
+
+def _allowed(settings: Settings) -> Iterator[Finding]:
+    if settings.callback_allow:
+        listed = ", ".join(str(network) for network in settings.callback_allow)
+        yield warning("callback-allow", f"callbacks may reach {listed}", "keep this list as short as can be")
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    parts = urlsplit(settings.redis_url)
+    if parts.scheme == "redis" and not parts.password:
+        yield warning("redis-password", "Redis is reached without a password", "set one, and use rediss://")
+    if not redis_answers():
+        yield warning(
+            "redis", "Redis does not answer; the relay does the work, slower", "start it, or set REDIS_URL"
+        )
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    try:
+        with db.engine.connect() as connection:
+            yield from _schema()
+            looks: dict[str, Callable[[Connection], Iterator[Finding]]]
+            looks = {"sqlite": _sqlite, "postgresql": _postgresql}
+            yield from looks[connection.dialect.name](connection)
+    except SQLAlchemyError as refusal:
+        reason = str(getattr(refusal, "orig", None) or refusal).strip().splitlines()[0]
+        yield error("database", f"the database cannot be opened: {reason}", "start it, or set DATABASE_URL")
+
+
+def _schema() -> Iterator[Finding]:
+    stands, wanted = schema.version(), schema.head()
+    if stands != wanted:
+        problem = f"the database stands at {stands or 'nothing'}, this version needs {wanted}"
+        yield error("schema", problem, "back it up, then run `python -m reviewqueue migrate`")
+
+
+def _sqlite(connection: Connection) -> Iterator[Finding]:
+    if sqlite3.sqlite_version_info < SAFE_SQLITE:
+        yield warning(
+            "sqlite-version",
+            f"SQLite {sqlite3.sqlite_version} is older than {'.'.join(map(str, SAFE_SQLITE))}",
+            "use a Python with a newer SQLite, or PostgreSQL",
+        )
+    path = Path(make_url(str(connection.engine.url)).database or "").resolve()
+    kind = _file_system(path)
+    if kind in _REMOTE:
+        yield error("sqlite-remote", f"the database lies on {kind}, where locks fail", "use a local disk")
+
+
+def _file_system(path: Path) -> str:
+    """The kind of file system `path` lies on; empty where the system does not say."""
+    mounts = Path("/proc/mounts")
+    if not mounts.exists():
+        return ""
+    lines = [line.split() for line in mounts.read_text().splitlines()]
+    holding = [(len(line[1]), line[2]) for line in lines if path.is_relative_to(line[1])]
+    return max(holding, default=(0, ""))[1]
+
+
+def _postgresql(connection: Connection) -> Iterator[Finding]:
+    if connection.exec_driver_sql("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").scalar():
+        yield warning("database-superuser", "we connect as a superuser", "connect as a role of its own")
+    for name in _PG_SAFE:
+        if connection.exec_driver_sql(f"SHOW {name}").scalar() == "off":
+            yield error(f"postgresql-{name}", f"PostgreSQL runs with {name} off", f"set {name} = on")

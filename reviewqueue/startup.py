@@ -1,0 +1,74 @@
+"""What every process does before it begins: a data folder, keys, the schema.
+
+Whatever stands in the way becomes one ConfigError that says how to mend it. Keys are made in development
+and tests only; production never gets one by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
+
+from reviewqueue import create_base, schema
+from reviewqueue.config import ConfigError, Settings, create_keys
+from reviewqueue.db import db
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of this process, its data folder writable and its keys there."""
+    settings = Settings.load(environ)
+    _check_folder(settings.data_dir)
+    if settings.env != "production":
+        try:
+            create_keys(settings.keys_dir)
+        except OSError as error:
+            raise ConfigError(f"keys cannot be made in {settings.keys_dir}: {error.strerror}") from None
+    return settings
+
+
+def _check_folder(folder: Path) -> None:
+    remedy = "mend its permissions or set REVIEWQUEUE_DATA_DIR"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        probe = folder / f".probe.{secrets.token_hex(8)}"
+        probe.touch()
+        probe.unlink()
+        list(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(f"the data folder {folder} cannot be used: {error.strerror}; {remedy}") from None
+
+
+def open_base(settings: Settings) -> Flask:
+    """The application without pages, its database at the newest schema.
+
+    An empty database is always filled. An older one is migrated, but in production only by `migrate`.
+    """
+    app = create_base(settings)
+    with app.app_context():
+        ensure_schema(settings)
+    return app
+
+
+def ensure_schema(settings: Settings) -> None:
+    """Bring the database of the current app up to date, or ConfigError; leaves no connection open."""
+    try:
+        stands, wanted = schema.version(), schema.head()
+        if stands is not None and stands != wanted and settings.env == "production":
+            raise ConfigError(
+                f"the database is at schema {stands} and this version needs {wanted}: back it up, then run "
+                "`python -m reviewqueue migrate`"
+            )
+        if stands != wanted:
+            schema.migrate()
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise ConfigError(f"the database cannot be opened (DATABASE_URL): {reason}") from None
+    finally:
+        db.session.remove()
+        # A process that forks afterwards must not hand its connections to its children.
+        db.engine.dispose()

@@ -1,0 +1,56 @@
+"""gunicorn's configuration and the application it serves: `gunicorn -c python:reviewqueue.webserver app:app`.
+
+Forwarded headers are never believed here: the application alone decides, by REVIEWQUEUE_PROXY_HOPS.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+
+from reviewqueue import create_app, startup
+from reviewqueue.config import ConfigError, Settings
+from reviewqueue.orphans import die_with_parent
+
+
+def application() -> Flask:
+    """The whole application, its database at the newest schema; a bad setting ends the process."""
+    try:
+        settings = startup.load()
+        app = create_app(settings)
+        with app.app_context():
+            startup.ensure_schema(settings)
+    except ConfigError as error:
+        sys.exit(f"reviewqueue: {error}")
+    return app
+
+
+def command(settings: Settings, socket: int | None = None) -> list[str]:
+    """How to start the web server: on an open socket's number, or on REVIEWQUEUE_BIND."""
+    bind = settings.bind if socket is None else f"fd://{socket}"
+    return [sys.executable, "-m", "gunicorn", "-c", "python:reviewqueue.webserver", "-b", bind, "app:app"]
+
+
+def post_fork(_server: Any, worker: Any) -> None:
+    """gunicorn's hook: a web process does not outlive the one that watches it."""
+    die_with_parent(worker.ppid)
+
+
+# gunicorn reads the names below; these two variables were checked by whoever started it.
+workers = int(os.environ.get("REVIEWQUEUE_WEB_WORKERS") or 2)
+threads = int(os.environ.get("REVIEWQUEUE_WEB_THREADS") or 8)
+worker_class = "gthread"
+preload_app = True
+control_socket_disable = True
+# A heartbeat file on a disk blocks every thread while the disk is busy.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
+timeout = 60
+graceful_timeout = 10
+keepalive = 5
+loglevel = "warning"
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
