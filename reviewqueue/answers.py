@@ -63,7 +63,8 @@ def init_app(app: Flask) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        # Asked for with every line: whoever redirects standard error later gets the lines too.
+        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
     )
     app.register_error_handler(Refusal, _refused)
     app.register_error_handler(HTTPException, _http)
@@ -164,12 +165,17 @@ def _answer(
         "status": status, "title": TITLES.get(status, HTTPStatus(status).phrase), "message": message,
         "errors": errors, "request_id": g.get("request_id"),
     }  # fmt: skip
-    if getattr(request, "htmx", None):
-        response = make_response(render_template("errors/_notice.html", **values), status)
+    part = bool(getattr(request, "htmx", None))
+    try:
+        response = make_response(
+            render_template("errors/_notice.html" if part else "errors/refusal.html", **values), status
+        )
+    except Exception as error:
+        log.error("refusal.not_drawn", error=type(error).__name__, **_context())
+        response = Response(f"{values['title']}\n", status, mimetype="text/plain")
+    if part:
         response.headers["HX-Retarget"] = "#notices"
         response.headers["HX-Reswap"] = "innerHTML"
-    else:
-        response = make_response(render_template("errors/refusal.html", **values), status)
     response.headers.update(dict(headers))
     return response
 

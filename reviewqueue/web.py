@@ -27,7 +27,6 @@ from flask import (
     render_template,
     request,
     session,
-    url_for,
 )
 from flask_login import LoginManager, UserMixin
 from flask_wtf.csrf import CSRFProtect, generate_csrf
@@ -58,10 +57,17 @@ __all__ = [
     "signed_in",
 ]
 
-EDGES = (
-    "site", "people.pages", "people.backend_pages", "routing.pages", "intake.api", "review.pages",
-    "delivery.pages", "examples.api", "examples.pages", "ledger.pages", "insight.pages",
-)  # fmt: skip
+EDGES = """
+    site
+    people.pages people.backend_pages
+    routing.pages
+    intake.api intake.pages
+    review.pages review.desk_pages review.item_pages
+    delivery.pages
+    examples.api examples.pages
+    ledger.pages
+    insight.pages
+""".split()
 BODY_LIMIT = 1 << 20
 # A form writes most letters outside ASCII as nine characters, so an output of the largest size needs this.
 ITEM_FORM_LIMIT = 10 << 20
@@ -174,7 +180,7 @@ def show(page: str, fragment: str | None = None, status: int = 200, **values: An
 
 def asset(name: str) -> str:
     """The address of a file in static/, changing with its content so that browsers may keep it."""
-    return url_for("static", filename=name, v=_fingerprint(name))
+    return f"{answers.app().static_url_path}/{name}?v={_fingerprint(name)}"
 
 
 def _fingerprint(name: str) -> str:

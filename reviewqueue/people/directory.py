@@ -86,15 +86,12 @@ def _members(people: Sequence[Person]) -> list[Member]:
     )
     for person_id, project, queue in rows:
         granted.setdefault(person_id, []).append(f"{project} / {queue}")
-    seen = dict(
-        db.session.execute(
-            select(WebSession.person_id, func.max(WebSession.seen_at))
-            .where(WebSession.person_id.in_(ids))
-            .group_by(WebSession.person_id)
-        )
-        .tuples()
-        .all()
+    latest = (
+        select(WebSession.person_id, func.max(WebSession.seen_at))
+        .where(WebSession.person_id.in_(ids))
+        .group_by(WebSession.person_id)
     )
+    seen: dict[str, datetime] = {row[0]: row[1] for row in db.session.execute(latest)}
     return [
         Member(
             person.id, person.name, person.email, person.role, person.active, person.every_queue,
@@ -112,7 +109,7 @@ def queues_by_project() -> list[tuple[str, str, str]]:
         .join(Project, Project.id == Queue.project_id)
         .order_by(Project.name, Queue.name)
     )
-    return list(rows.tuples())
+    return [(row[0], row[1], row[2]) for row in rows]
 
 
 def granted_queues(person_id: str) -> set[str]:
@@ -166,4 +163,4 @@ def secrets_in_force(backend_id: str) -> list[tuple[str, datetime, datetime | No
         .where(Secret.backend_id == backend_id, or_(Secret.expires_at.is_(None), Secret.expires_at > now()))
         .order_by(Secret.purpose.desc(), Secret.created_at.desc())
     )
-    return list(rows.tuples())
+    return [(row[0], row[1], row[2]) for row in rows]

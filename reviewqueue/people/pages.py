@@ -33,10 +33,10 @@ _ROLE_WORDS = {
 @pages.get("/login")
 @right(None)
 def login() -> AnyResponse:
-    """The form, or the desk for whoever is in already."""
+    """The form; whoever is in already is told so, or goes on to where they wanted."""
     back = safe_next(request.args.get("next"))
     if person() is not None:
-        return redirect(back, 303)
+        return redirect(back, 303) if back != "/" else show("people/here.html")
     return show("people/login.html", next=back, email="", error=None)
 
 
