@@ -131,10 +131,10 @@ def overview(actor: Actor) -> list[Line]:
             select(Project).where(Project.id.in_({queue.project_id for queue in queues}))
         )
     }
-    mine = dict(
+    mine: dict[str, int] = dict(
         db.session.execute(
             select(Review.queue_id, func.count()).where(held_by(actor.id, moment)).group_by(Review.queue_id)
-        )
+        ).all()
     )
     lines = [_line(queue, projects[queue.project_id], mine.get(queue.id, 0), moment) for queue in queues]
     return sorted(lines, key=lambda line: (line.project.name, line.queue.name != "main", line.queue.name))
@@ -288,7 +288,7 @@ def _sealed(review: Review, sort: str) -> str:
 
 
 def _opened(cursor: str | None, sort: str) -> tuple[Any, ...]:
-    if cursor is None:
+    if not cursor:
         return ()
     try:
         place = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
