@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +31,7 @@ STOP_SECONDS = 15.0
 READY_SECONDS = 60.0
 HEALTHY_SECONDS = 10.0  # a child that lived this long is started again without delay
 LONGEST_DELAY = 30.0
+LOG_BYTES = 10_000_000  # a log that has grown over this is put aside at the next start
 
 
 def say(text: str) -> None:
@@ -45,6 +47,7 @@ class Child:
     command: Sequence[str]
     environ: dict[str, str]
     fds: tuple[int, ...] = ()
+    log: Path | None = None  # where it writes; else it writes where we do
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     delay: float = 0.5
@@ -54,14 +57,17 @@ class Child:
     def start(self) -> None:
         """Start it in a process group of its own, so that Ctrl-C reaches only us."""
         parent = os.getpid()
-        self.process = subprocess.Popen(
-            self.command,
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            pass_fds=self.fds,
-            start_new_session=True,
-            preexec_fn=lambda: die_with_parent(parent),
-        )
+        with self.log.open("ab") if self.log else nullcontext() as log:
+            self.process = subprocess.Popen(
+                self.command,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT if log else None,
+                pass_fds=self.fds,
+                start_new_session=True,
+                preexec_fn=lambda: die_with_parent(parent),
+            )
         self.started, self.again_at = time.monotonic(), 0.0
 
     def watch(self) -> None:
@@ -73,7 +79,8 @@ class Child:
             lived = time.monotonic() - self.started
             self.delay = 0.5 if lived > HEALTHY_SECONDS else min(self.delay * 2, LONGEST_DELAY)
             self.again_at = time.monotonic() + self.delay
-            say(f"{self.name} ended ({_ending(self.process.returncode)}); again in {self.delay:g} s")
+            why = f", {self.log} may say why" if self.log else ""
+            say(f"{self.name} ended ({_ending(self.process.returncode)}{why}); again in {self.delay:g} s")
         elif time.monotonic() >= self.again_at:
             self.start()
 
@@ -170,12 +177,21 @@ class Stack:
         command: Sequence[str],
         fds: tuple[int, ...] = (),
         environ: Mapping[str, str] = MappingProxyType({}),
+        log: str | None = None,
     ) -> Child:
         """Start one more child and keep it running; `environ` is what it alone may see."""
-        child = Child(name, command, {**self.environ, **environ}, fds)
+        child = Child(name, command, {**self.environ, **environ}, fds, self._log(log) if log else None)
         child.start()
         self.children.append(child)
         return child
+
+    def _log(self, name: str) -> Path:
+        folder = self.settings.data_dir / "logs"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        path = folder / f"{name}.log"
+        if path.exists() and path.stat().st_size > LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+        return path
 
     def start_redis(self) -> None:
         """Start the embedded Redis, unless REDIS_URL names another one."""
@@ -187,20 +203,20 @@ class Stack:
     def start_web(self) -> Child:
         """Start the web server on the open socket."""
         number = self.listening.fileno()
-        return self.add("web", webserver.command(self.settings, number), (number,))
+        return self.add("web", webserver.command(self.settings, number), (number,), log="web")
 
     def start_jobs(self) -> None:
         """Start the RQ workers and the relay."""
         for number in range(1, self.settings.job_workers + 1):
-            self.add(f"worker {number}", [sys.executable, "-m", "reviewqueue", "worker"])
-        self.add("relay", [sys.executable, "-m", "reviewqueue", "relay"])
+            self.add(f"worker {number}", [sys.executable, "-m", "reviewqueue", "worker"], log="jobs")
+        self.add("relay", [sys.executable, "-m", "reviewqueue", "relay"], log="jobs")
 
     def wait_for_web(self, web: Child) -> None:
         """Until pages are answered; ConfigError when the web server does not come up."""
         deadline = time.monotonic() + READY_SECONDS
         while not self.stopping.is_set():
             if web.deaths >= 3 or time.monotonic() > deadline:
-                raise ConfigError("the web server does not start; its own messages stand above")
+                raise ConfigError(f"the web server does not start; {web.log} may say why")
             web.watch()
             if _answers(self.listening.getsockname()):
                 return
@@ -220,7 +236,7 @@ class Stack:
 
 def _answers(address: tuple[str, int]) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as probe:
-        probe.settimeout(1.0)
+        probe.settimeout(3.0)
         try:
             probe.connect(address[:2])
             probe.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

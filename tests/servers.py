@@ -233,7 +233,10 @@ def chromium() -> str:
     """The path of a Chromium; MissingPart when there is none."""
     found = _program("chromium", "chromium-browser", "google-chrome")
     if found is None:
-        raise MissingPart("a browser (apt-get install chromium)")
+        brought = sorted(Path.home().glob(".cache/ms-playwright/chromium-*/chrome-linux*/chrome"))
+        if not brought:
+            raise MissingPart("a browser (apt-get install chromium)")
+        found = str(brought[-1])
     return found
 
 
