@@ -1,0 +1,287 @@
+"""The whole stack is killed without warning, again and again, while backends submit and people decide.
+
+What was acknowledged must be there once (R1), every decision complete (L2) and called back (R9), the same
+bytes at every attempt (R11). The release gate is larger: FIRE_KILLS=500 FIRE_SUBMISSIONS=100000, with
+FIRE_DATABASE=postgresql as well (default: sqlite). FIRE_SEED repeats a run's moments.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from reviewqueue import create_base
+from reviewqueue.config import Settings
+from reviewqueue.db import db
+from reviewqueue.ledger.verify import verify
+from tests.fire.deployment import Deployment
+from tests.listener import Listener, listener
+from tests.visitor import Visitor
+
+SUBMISSIONS = int(os.environ.get("FIRE_SUBMISSIONS", "2000"))
+KILLS = int(os.environ.get("FIRE_KILLS", "10"))
+SEED = int(os.environ.get("FIRE_SEED", "20"))
+DATABASE = os.environ.get("FIRE_DATABASE", "sqlite")
+IN_FLIGHT = 8  # attempts that one worker and the relay may be making when they die
+
+PROJECT = """
+name = "replies"
+kind = "text"
+[policy]
+confidence_below = 0.5
+control_rate = 0.05
+undo_seconds = 0
+"""
+
+# Each finds rows of a state change that was only half done.
+HALVES = {
+    "an item for review without its review": """
+        SELECT item.id FROM item WHERE route = 'review'
+        AND NOT EXISTS (SELECT 1 FROM review WHERE review.item_id = item.id)""",
+    "a sampled item without its control review": """
+        SELECT item.id FROM item WHERE route = 'release' AND sampled
+        AND NOT EXISTS (SELECT 1 FROM review WHERE review.item_id = item.id)""",
+    "a key without its item": "SELECT key FROM submission WHERE item_id IS NULL",
+    "a verdict without its decision": """
+        SELECT review.id FROM review WHERE state = 'given'
+        AND NOT EXISTS (SELECT 1 FROM decision WHERE decision.id = review.decision_id)""",
+    "a decision without its ledger entry": """
+        SELECT decision.id FROM decision WHERE NOT EXISTS
+        (SELECT 1 FROM ledger_entry WHERE type = 'decision' AND ledger_entry.decision_id = decision.id)""",
+    "a decision to tell without its delivery": """
+        SELECT decision.id FROM decision WHERE sequence IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.decision_id = decision.id)""",
+    "a correction without its example": """
+        SELECT decision.id FROM decision WHERE verdict = 'edit'
+        AND NOT EXISTS (SELECT 1 FROM example WHERE example.decision_id = decision.id)""",
+    "a decided item still pending": """
+        SELECT item.id FROM item JOIN decision ON decision.item_id = item.id WHERE item.status = 'pending'""",
+    "a delivery that ended without its ledger entry": """
+        SELECT delivery.id FROM delivery WHERE state IN ('delivered', 'dead') AND NOT EXISTS
+        (SELECT 1 FROM ledger_entry entry
+         WHERE entry.type = 'delivery' AND entry.decision_id = delivery.decision_id)""",
+}
+
+
+@dataclass
+class Work:
+    """What the clients of a run were told, and what went wrong."""
+
+    acknowledged: dict[str, str] = field(default_factory=dict)  # idempotency key → item id
+    decided: dict[str, tuple[str, str]] = field(default_factory=dict)  # decision id → item id, verdict
+    unknown: int = 0  # requests that were answered by nothing
+    wrong: list[str] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """A fresh, empty PostgreSQL database when FIRE_DATABASE says so; None for the embedded SQLite."""
+    if DATABASE == "sqlite":
+        yield None
+        return
+    postgres = request.getfixturevalue("postgres")
+    yield postgres.create("fire")
+    postgres.drop("fire")
+
+
+def test_kill_of_the_whole_stack_loses_nothing(tmp_path: Path, database_url: str | None) -> None:
+    more = {"DATABASE_URL": database_url} if database_url else {}
+    stack = Deployment(tmp_path / "var", **more)
+    moments = random.Random(SEED)
+    with listener() as called:
+        try:
+            stack.start("app.py")
+            stack.wait_for()
+            key, links = prepare(stack, called, tmp_path)
+            run(stack, key, links, moments, settled := Work())
+            stack.start("app.py")
+            stack.wait_for()
+            wait_for_callbacks(stack, called)
+        finally:
+            stack.kill()
+        compare(stack, settled, called)
+        stack.close()
+
+
+def prepare(stack: Deployment, called: Listener, folder: Path) -> tuple[str, list[str]]:
+    """A project, its backend and two reviewers; the backend's key and the reviewers' sign-in links."""
+    file = folder / "replies.toml"
+    file.write_text(PROJECT)
+    stack.command("projects", "apply", str(file))
+    backend = stack.command(
+        "backends", "add", "bot", "--project", "replies", "--callback", called.url, "--trusted"
+    )
+    called.secret = backend["callback_secret"]
+    people = [
+        stack.command("people", "add", f"{name}@example.org", "--role", "reviewer") for name in ("ada", "eve")
+    ]
+    return backend["api_key"], [person["link"] for person in people]
+
+
+def run(stack: Deployment, key: str, links: list[str], moments: random.Random, work: Work) -> None:
+    """Keep clients busy, and kill all of it KILLS times."""
+    clients = [threading.Thread(target=submitting, args=(stack.url, key, work)) for _ in range(4)]
+    clients += [threading.Thread(target=deciding, args=(stack.url, link, work)) for link in links]
+    for client in clients:
+        client.start()
+    try:
+        for number in range(1, KILLS + 1):
+            reached(work, number * SUBMISSIONS // (KILLS + 1))
+            time.sleep(moments.random() * 0.3)
+            assert stack.kill() >= 5  # supervisor, Redis, web, worker, relay at the least
+            inspect(stack, f"after kill {number}")
+            stack.start("app.py")
+        reached(work, SUBMISSIONS)
+    finally:
+        work.stop.set()
+        for client in clients:
+            client.join(60)
+    stack.kill()
+    inspect(stack, "at the end")
+
+
+def reached(work: Work, count: int, seconds: float = 60) -> None:
+    """Until so many submissions were acknowledged."""
+    deadline = time.monotonic() + seconds
+    while len(work.acknowledged) < count:
+        assert not work.wrong, work.wrong[:3]
+        assert time.monotonic() < deadline, f"{len(work.acknowledged)} of {count}, {work.unknown} unanswered"
+        time.sleep(0.01)
+
+
+def submitting(url: str, key: str, work: Work) -> None:
+    """A backend: each item under its own key, sent again until it is acknowledged."""
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=20) as http:
+        while not work.stop.is_set():
+            number = next(work.numbers)
+            name = f"key-{number:08}"
+            body = {
+                "project": "replies",
+                "external_id": f"request-{number}",
+                "input": f"Where is parcel {number}?",
+                "output": f"Parcel {number} left on Monday.",
+                "confidence": (number % 10) / 10,
+            }
+            while not work.stop.is_set():
+                try:
+                    answer = http.post("/api/v1/items", json=body, headers={"Idempotency-Key": name})
+                except httpx.TransportError:
+                    work.unknown += 1
+                    time.sleep(0.05)
+                    continue
+                if answer.status_code in (200, 201):
+                    work.acknowledged[name] = answer.json()["id"]
+                    break
+                if answer.status_code not in (429, 503):
+                    work.wrong.append(f"{answer.status_code} {answer.text[:300]}")
+                time.sleep(0.05)
+
+
+def deciding(url: str, link: str, work: Work) -> None:
+    """A reviewer without JavaScript, who after each crash goes on with what the desk says they hold."""
+    with Visitor(url, link) as person:
+        for turn in itertools.count():
+            if work.stop.is_set():
+                return
+            try:
+                decide_one(person, turn, work)
+            except (httpx.TransportError, AssertionError) as error:
+                if isinstance(error, AssertionError) and " 503 " not in f" {error} ":
+                    work.wrong.append(str(error))
+                time.sleep(0.05)
+
+
+def decide_one(person: Visitor, turn: int, work: Work) -> None:
+    held = re.search(r'href="(/claims/[^"/?]+)"', person.get("/"))
+    page = person.review(held[1]) if held else person.claim("replies")
+    if page is None:
+        time.sleep(0.05)
+        return
+    verdict = ("approve", "edit", "reject")[turn % 3]
+    fields: dict[str, Any] = {} if verdict == "approve" else {"reason": "wrong fact"}
+    if verdict == "edit":
+        fields["output"] = f"{page.output} Sorry, on Tuesday."
+    while not work.stop.is_set():
+        try:
+            answer = person.decide(page, verdict, **fields)
+        except httpx.TransportError:
+            work.unknown += 1
+            time.sleep(0.05)
+            continue  # the same form again: it must not count twice
+        if answer.status_code != 303:
+            raise AssertionError(f"decision: {answer.status_code} {answer.text[:300]}")
+        work.decided[page.decision_id] = (page.item, verdict)
+        return
+
+
+def inspect(stack: Deployment, when: str) -> None:
+    """What is on disk is whole: nothing half done, and the ledger verifies."""
+    app = create_base(Settings.load(stack.environ | {"REVIEWQUEUE_ENV": "test"}))
+    with app.app_context():
+        for what, query in HALVES.items():
+            found = db.session.execute(text(query)).scalars().all()
+            assert not found, f"{when}: {what}: {found[:3]}"
+        db.session.remove()
+        report = verify()
+        assert report.ok, f"{when}: {report.problem}"
+        db.engine.dispose()
+
+
+def wait_for_callbacks(stack: Deployment, called: Listener, seconds: float = 90) -> None:
+    """Until nothing is on its way any more."""
+    app = create_base(Settings.load(stack.environ | {"REVIEWQUEUE_ENV": "test"}))
+    deadline = time.monotonic() + seconds
+    query = text("SELECT count(*) FROM delivery WHERE state NOT IN ('delivered', 'cancelled')")
+    with app.app_context():
+        while left := db.session.execute(query).scalar_one():
+            db.session.rollback()
+            assert time.monotonic() < deadline, f"{left} decisions were not called back"
+            time.sleep(0.2)
+        db.session.remove()
+        db.engine.dispose()
+
+
+def compare(stack: Deployment, work: Work, called: Listener) -> None:
+    """What the clients were told against what is there."""
+    app = create_base(Settings.load(stack.environ | {"REVIEWQUEUE_ENV": "test"}))
+    with app.app_context():
+        stored: dict[str, str] = dict(rows("SELECT key, item_id FROM submission"))
+        items = rows("SELECT external_id, id FROM item")
+        decisions = {
+            id: (item, verdict) for id, item, verdict in rows("SELECT id, item_id, verdict FROM decision")
+        }
+        told = dict(rows("SELECT id, item_id FROM delivery"))
+        db.session.remove()
+        db.engine.dispose()
+    lost = {key for key, item in work.acknowledged.items() if stored.get(key) != item}
+    assert not work.wrong, work.wrong[:3]
+    assert not lost, f"{len(lost)} of {len(work.acknowledged)} acknowledged submissions are lost"
+    assert len(work.acknowledged) >= SUBMISSIONS
+    assert len(items) == len(stored) == len(dict(items)), "an item is there twice"
+    assert work.unknown > 0, "no request was cut off: the kills came at idle moments"
+
+    assert work.decided, "nobody decided anything"
+    assert {id: decisions.get(id) for id in work.decided} == work.decided
+    assert not called.forged
+    assert {callback.id: callback.item for callback in called.once()} == told
+    attempts = called.accepted()
+    assert attempts.total() - len(attempts) <= (KILLS + 1) * IN_FLIGHT
+    assert len({(callback.id, callback.body) for callback in called.callbacks}) == len(attempts)
+
+
+def rows(query: str) -> list[Any]:
+    return list(db.session.execute(text(query)).tuples())
