@@ -42,6 +42,8 @@ def encode(body: Mapping[str, object]) -> bytes:
 
 def decode(data: bytes) -> dict[str, Any]:
     """The body that `data` is the canonical form of; NotCanonical for any other spelling of it."""
+    if not isinstance(data, bytes):
+        raise NotCanonical("not bytes")  # SQLite stores whatever somebody puts there
     try:
         body = json.loads(data, parse_float=_refuse, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:

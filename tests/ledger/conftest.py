@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 
 from reviewqueue.db import db, dumps, now, transaction
 from reviewqueue.ids import new_id
@@ -89,30 +90,49 @@ def story(make: Any) -> Story:
     return Story(make)
 
 
+TABLES = ("decision", "ledger_head", "ledger_entry", "ledger_part")
+
+
 class Forger:
     """Somebody with all rights on the database and without the ledger key."""
 
+    def __init__(self) -> None:
+        self.engine = create_engine(db.engine.url)  # plain: on SQLite without foreign keys
+
     def drop_guards(self) -> None:
-        """Remove the triggers first, as such a person would."""
-        sqlite = db.engine.dialect.name == "sqlite"
-        find = (
-            "SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger'"
-            if sqlite
-            else "SELECT tgname, tgrelid::regclass::text FROM pg_trigger WHERE tgname LIKE 'ledger_%'"
+        """Remove what protects the tables first, as such a person would."""
+        if self.engine.dialect.name == "sqlite":
+            names = self.rows("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+            self.run(*(f"DROP TRIGGER {row.name}" for row in names))
+            return
+        names = self.rows(
+            "SELECT tgname AS name, tgrelid::regclass AS place FROM pg_trigger WHERE tgname LIKE 'ledger_%'"
         )
-        with transaction() as session:
-            for name, table in session.execute(text(find)).all():
-                session.execute(text(f"DROP TRIGGER {name}" + ("" if sqlite else f" ON {table}")))
+        assert names
+        self.run(*(f"DROP TRIGGER {row.name} ON {row.place}" for row in names))
+        keys = self.rows(
+            "SELECT conname AS name FROM pg_constraint "
+            "WHERE contype = 'f' AND conrelid = 'ledger_part'::regclass"
+        )
+        self.run(*(f"ALTER TABLE ledger_part DROP CONSTRAINT {row.name}" for row in keys))
 
     def run(self, *statements: str, **values: Any) -> None:
         """Change the database behind the application's back."""
-        with transaction() as session:
-            if db.engine.dialect.name == "postgresql":
-                session.execute(text("SET LOCAL session_replication_role = replica"))
-            else:
-                session.execute(text("PRAGMA defer_foreign_keys = ON"))
+        db.session.rollback()
+        with self.engine.begin() as connection:
             for statement in statements:
-                session.execute(text(statement), values)
+                connection.execute(text(statement), values)
+
+    def keep(self) -> None:
+        """Remember how things are now, for `restore`."""
+        self.run(*(f"CREATE TABLE kept_{table} AS SELECT * FROM {table}" for table in TABLES))
+
+    def restore(self) -> None:
+        """Put everything back as it was."""
+        self.run(
+            *(f"DELETE FROM {table}" for table in reversed(TABLES)),
+            *(f"INSERT INTO {table} SELECT * FROM kept_{table}" for table in TABLES),
+        )
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
         """What the database holds."""
@@ -125,5 +145,7 @@ class Forger:
 
 
 @pytest.fixture
-def forger(story: Story) -> Forger:
-    return Forger()
+def forger(story: Story) -> Iterator[Forger]:
+    forger = Forger()
+    yield forger
+    forger.engine.dispose()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -196,29 +198,32 @@ def test_record_of_a_decision_twice_is_refused(story):
     assert verify().ok
 
 
+@contextmanager
+def _stopping_at_statement(number: int):
+    numbers = itertools.count(1)
+
+    def stop(*_):
+        if next(numbers) == number:
+            raise ConnectionError("stopped here")
+
+    event.listen(db.engine, "before_cursor_execute", stop)
+    try:
+        yield
+    finally:
+        event.remove(db.engine, "before_cursor_execute", stop)
+
+
 def test_decision_entry_and_parts_commit_together_or_not_at_all(story):
     """Whatever statement of a deciding transaction fails, no part of it stays."""
     item = story.item()
     before = len(_bodies())
-    failing_at = 0
-    while True:
-        failing_at += 1
-        count = 0
-
-        def fail(_connection, _cursor, _statement, _parameters, _context, _many):
-            nonlocal count
-            count += 1
-            if count == failing_at:
-                raise ConnectionError("stopped here")
-
-        event.listen(db.engine, "before_cursor_execute", fail)
-        try:
-            story.decide(item)
-            break
-        except ConnectionError:
-            pass
-        finally:
-            event.remove(db.engine, "before_cursor_execute", fail)
+    for failing_at in itertools.count(1):
+        with _stopping_at_statement(failing_at):
+            try:
+                story.decide(item)
+                break
+            except ConnectionError:
+                pass
         db.session.rollback()
         assert db.session.scalars(select(Decision)).all() == []
         assert len(_bodies()) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 import random
 from collections.abc import Callable
@@ -11,9 +10,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from reviewqueue.config import current
 from reviewqueue.db import db, transaction
 from reviewqueue.ledger import verify as verify_file
-from reviewqueue.ledger.canonical import encode, grow, leaf_hash, root
+from reviewqueue.ledger.canonical import encode, grow, leaf_hash, mac, root
 from reviewqueue.ledger.record import record
 from reviewqueue.ledger.verify import verify
 from reviewqueue.models import Decision, LedgerEntry
@@ -29,7 +29,11 @@ class Case:
         self.story, self.forger = story, forger
         self.approved = story.decide()
         self.edited = story.decide(
-            verdict="edit", edited=True, output="It left on Tuesday.", reason="wrong fact", note="see tracking"
+            verdict="edit",
+            edited=True,
+            output="It left on Tuesday.",
+            reason="wrong fact",
+            note="see tracking",
         )
         self.rejected = story.decide(verdict="reject", released=False, output=None, reason="tone")
         self.timeout = story.decide(
@@ -43,10 +47,8 @@ class Case:
         story.undo(story.override(overridden))
         self.last = story.decide()
         self.run = forger.run
-        self.seq = {
-            name: story.seq[getattr(self, name).id]
-            for name in "approved edited rejected timeout amended undone back last".split()
-        }
+        decisions = {name: value for name, value in vars(self).items() if isinstance(value, Decision)}
+        self.seq = {name: story.seq[decision.id] for name, decision in decisions.items()}
         self.ids = {name: getattr(self, name).id for name in self.seq}
         self.end = story.end()
 
@@ -61,12 +63,12 @@ class Case:
 
 
 def _swap(case: Case, first: int, second: int) -> int:
-    names = "prev leaf body mac mac_key_id type time item_id decision_id project_id actor".split()
-    away = ", ".join(f"{name}" for name in names)
+    away = "prev, leaf, body, mac, mac_key_id, type, time, item_id, decision_id, project_id, actor"
     case.run(
         f"CREATE TABLE away AS SELECT seq, {away} FROM ledger_entry WHERE seq IN ({first}, {second})",
         f"DELETE FROM ledger_entry WHERE seq IN ({first}, {second})",
         f"INSERT INTO ledger_entry (seq, {away}) SELECT {first} + {second} - seq, {away} FROM away",
+        "DROP TABLE away",
     )
     return first
 
@@ -100,27 +102,36 @@ def _rewrite(case: Case, seq: int, change: Callable[[dict], None]) -> int:
 def _insert_copy(case: Case, seq: int) -> int:
     """An entry of the forger's own behind the last one, head and all, sealed with a key of theirs."""
     body = json.loads(case.forger.body(case.end))
-    body |= {"seq": case.end + 1, "prev": leaf_hash(case.forger.body(case.end)).hex(), "decision": "dec_forged"}
+    body |= {
+        "seq": case.end + 1,
+        "prev": leaf_hash(case.forger.body(case.end)).hex(),
+        "decision": "dec_forged",
+    }
     data = encode(body)
     leaf = leaf_hash(data)
     case.run(
         "INSERT INTO ledger_entry (seq, prev, leaf, body, mac, mac_key_id, type, time, item_id, decision_id, "
         "project_id, actor) SELECT seq + 1, :prev, :leaf, :body, :mac, mac_key_id, type, time, item_id, "
         "'dec_forged', project_id, actor FROM ledger_entry WHERE seq = :seq",
-        seq=seq, prev=body["prev"], leaf=leaf.hex(), body=data, mac=hmac.digest(b"k" * 32, leaf, "sha256").hex(),
+        seq=seq, prev=body["prev"], leaf=leaf.hex(), body=data, mac=mac(b"k" * 32, leaf),
     )  # fmt: skip
     return case.end + 1
 
 
 def _with_head(forge: Forge) -> Forge:
-    """The same, with the head adjusted as well."""
+    """The same, with a head that agrees."""
 
     def both(case: Case) -> int:
         expected = forge(case)
+        leaves = [row.leaf for row in case.forger.rows("SELECT leaf FROM ledger_entry ORDER BY seq")]
+        frontier: list[bytes] = []
+        for number, leaf in enumerate(leaves):
+            frontier = grow(frontier, number, bytes.fromhex(leaf))
         case.run(
-            "UPDATE ledger_head SET size = (SELECT max(seq) + 1 FROM ledger_entry), last_leaf = "
-            "(SELECT leaf FROM ledger_entry ORDER BY seq DESC LIMIT 1)"
-        )
+            "UPDATE ledger_head SET size = :size, last_leaf = :leaf, frontier = :frontier, "
+            "last_time = (SELECT time FROM ledger_entry ORDER BY seq DESC LIMIT 1)",
+            size=len(leaves), leaf=leaves[-1], frontier=json.dumps([node.hex() for node in frontier]),
+        )  # fmt: skip
         return expected
 
     return both
@@ -128,7 +139,9 @@ def _with_head(forge: Forge) -> Forge:
 
 def _cut(case: Case) -> int:
     case.run(
-        "DELETE FROM ledger_part WHERE seq > :seq", "DELETE FROM ledger_entry WHERE seq > :seq", seq=case.end - 1
+        "DELETE FROM ledger_part WHERE seq > :seq",
+        "DELETE FROM ledger_entry WHERE seq > :seq",
+        seq=case.end - 1,
     )
     return case.end
 
@@ -198,25 +211,36 @@ DECISIONS: dict[str, Forge] = {
     "undone no more": lambda c: c.row("undone", "undone_at = NULL"),
     "undone at": lambda c: _time(c, "undone", "undone_at", "1 hours"),
     "superseded": lambda c: c.row("approved", "superseded_at = decided_at"),
-    "superseded no more": lambda c: c.row("edited", "superseded_at = NULL, undone_at = NULL, round = round")
-    if c.row("amended", "superseded_at = decided_at") < 0
-    else c.seq["amended"],
+    "superseded no more": lambda c: (
+        c.row("amended", "superseded_at = decided_at"),
+        c.row("edited", "superseded_at = NULL"),
+    )[1],
     "superseded at": lambda c: _time(c, "edited", "superseded_at", "1 hours"),
     "superseded by one that was undone": lambda c: c.row("back", "superseded_at = decided_at"),
-    "deleted": lambda c: (c.run("DELETE FROM decision WHERE id = :id", id=c.ids["approved"]), c.seq["approved"])[1],
+    "deleted": lambda c: (
+        c.run("DELETE FROM decision WHERE id = :id", id=c.ids["approved"]),
+        c.seq["approved"],
+    )[1],
     "inserted": _stray,
-    "two changed, the first is named": lambda c: (c.row("last", "note = 'x'"), c.row("approved", "note = 'x'"))[1],
+    "two changed, the first is named": lambda c: (
+        c.row("last", "note = 'x'"),
+        c.row("approved", "note = 'x'"),
+    )[1],
 }
 
 LEDGER: dict[str, Forge] = {
     "body by one bit": lambda c: c.entry(
-        c.seq["rejected"], "body = :body", body=c.forger.body(c.seq["rejected"]).replace(b'"rev":1', b'"rev":3')
+        c.seq["rejected"],
+        "body = :body",
+        body=c.forger.body(c.seq["rejected"]).replace(b'"rev":1', b'"rev":3'),
     ),
     "body into nonsense": lambda c: c.entry(c.seq["rejected"], "body = :body", body=b"\xff\x00"),
     "body with a space": lambda c: c.entry(
         c.seq["rejected"], "body = :body", body=c.forger.body(c.seq["rejected"]) + b" "
     ),
-    "first entry": lambda c: c.entry(0, "body = :body", body=c.forger.body(0).replace(b"ledger.c", b"ledger.d")),
+    "first entry": lambda c: c.entry(
+        0, "body = :body", body=c.forger.body(0).replace(b"ledger.c", b"ledger.d")
+    ),
     "leaf": lambda c: c.entry(c.seq["edited"], "leaf = :leaf", leaf="a" * 64),
     "prev": lambda c: c.entry(c.seq["edited"], "prev = :prev", prev="a" * 64),
     "mac": lambda c: c.entry(c.seq["edited"], "mac = :mac", mac="a" * 64),
@@ -232,7 +256,8 @@ LEDGER: dict[str, Forge] = {
     "deleted": _delete_entry("rejected"),
     "deleted first": lambda c: (c.run("DELETE FROM ledger_entry WHERE seq = 0"), 0)[1],
     "cut": _cut,
-    "cut with the head": _with_head(_cut),
+    # The chain is whole; the decision that lost its entry gives it away, at the end.
+    "cut with the head": _with_head(lambda c: _cut(c) - 1),
     "all gone but the decisions": lambda c: (
         c.run("DELETE FROM ledger_part", "DELETE FROM ledger_entry", "DELETE FROM ledger_head"),
         0,
@@ -247,17 +272,19 @@ LEDGER: dict[str, Forge] = {
     "salt": lambda c: (
         c.run(
             "UPDATE ledger_part SET salt = :salt WHERE seq = :seq AND part = 'out'",
-            salt=b"s" * 32, seq=c.seq["edited"],
+            salt=b"s" * 32,
+            seq=c.seq["edited"],
         ),
         c.seq["edited"],
-    )[1],  # fmt: skip
+    )[1],
     "payload": lambda c: (
         c.run(
             "UPDATE ledger_part SET payload = :payload WHERE seq = :seq AND part = 'shown'",
-            payload=b"x", seq=c.seq["edited"],
+            payload=b"x",
+            seq=c.seq["edited"],
         ),
         c.seq["edited"],
-    )[1],  # fmt: skip
+    )[1],
     "part deleted": lambda c: (
         c.run("DELETE FROM ledger_part WHERE seq = :seq AND part = 'why'", seq=c.seq["edited"]),
         c.seq["edited"],
@@ -265,10 +292,12 @@ LEDGER: dict[str, Forge] = {
     "part added": lambda c: (
         c.run(
             "INSERT INTO ledger_part (seq, part, salt, payload) VALUES (:seq, 'why', :salt, :payload)",
-            seq=c.seq["approved"], salt=b"s" * 32, payload=b"x",
+            seq=c.seq["approved"],
+            salt=b"s" * 32,
+            payload=b"x",
         ),
         c.seq["approved"],
-    )[1],  # fmt: skip
+    )[1],
     "part moved": lambda c: (
         c.run("UPDATE ledger_part SET part = 'out2' WHERE seq = :seq AND part = 'out'", seq=c.seq["edited"]),
         c.seq["edited"],
@@ -296,20 +325,27 @@ def case(story: Story, forger: Forger) -> Case:
     return case
 
 
-@pytest.mark.parametrize("name", DECISIONS)
-def test_verify_names_the_entry_of_a_decision_that_was_changed(case, name):
-    expected = DECISIONS[name](case)
-    report = verify()
-    assert (report.ok, report.first_bad, report.kind) == (False, expected, "decision"), report.problem
-    assert report.problem
-
-
-@pytest.mark.parametrize("name", LEDGER)
-def test_verify_names_the_first_entry_that_was_changed(case, name):
+def _misjudged(case: Case, forgeries: dict[str, Forge], **expected: Any) -> dict[str, Any]:
+    """What verify() said of each forgery, where it was not the expected; all is restored in between."""
     case.forger.drop_guards()
-    expected = LEDGER[name](case)
-    report = verify()
-    assert (report.ok, report.first_bad) == (False, expected), report.problem
+    case.forger.keep()
+    wrong = {}
+    for name, forge in forgeries.items():
+        expected["first_bad"] = forge(case)
+        report = verify()
+        if report.ok or any(getattr(report, key) != value for key, value in expected.items()):
+            wrong[name] = (expected["first_bad"], report)
+        case.forger.restore()
+    assert verify().ok
+    return wrong
+
+
+def test_verify_names_the_entry_of_a_decision_that_was_changed(case):
+    assert _misjudged(case, DECISIONS, kind="decision") == {}
+
+
+def test_verify_names_the_first_entry_that_was_changed(case):
+    assert _misjudged(case, LEDGER) == {}
 
 
 @pytest.mark.parametrize("name", ["body by one bit", "deleted", "payload"])
@@ -341,12 +377,12 @@ def test_verify_names_what_cannot_even_be_read(case, statement, name):
     assert (report.ok, report.first_bad) == (False, case.seq[name]), report.problem
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(2))
 def test_verify_finds_any_flipped_bit(case, seed):
     """A bit of any column of any entry or part."""
     case.forger.drop_guards()
     dice = random.Random(seed)
-    for _ in range(6):
+    for _ in range(24):
         seq = dice.randint(0, case.end)
         column = dice.choice(["body", "prev", "leaf", "mac", "mac_key_id"])
         value = case.forger.rows(f"SELECT {column} FROM ledger_entry WHERE seq = :seq", seq=seq)[0][0]
@@ -397,10 +433,7 @@ def test_verify_sees_one_moment_while_entries_are_appended(case, monkeypatch):
     assert verify().entries > first.entries
 
 
-def test_verify_refuses_another_machines_ledger_key(case, tmp_path, monkeypatch):
-    from reviewqueue.config import create_keys, current
-
-    create_keys(tmp_path / "keys")
+def test_verify_refuses_another_machines_ledger_key(case, monkeypatch):
     monkeypatch.setattr(type(current()), "key", lambda _self, name: b"another key of 32 bytes, made up")
     report = verify()
     assert (report.ok, report.first_bad, report.kind) == (False, 0, "mac")
