@@ -164,19 +164,28 @@
 
   const agreed = new WeakSet();
 
+  let pending = null;
+
   function ask(element, text, then) {
     const dialog = $("#confirm");
     $("[data-confirm-text]", dialog).textContent = text;
     $("[data-confirm-yes]", dialog).textContent = labelOf(element) || "Go on";
-    dialog.returnValue = "no";
-    dialog.addEventListener("close", () => {
-      if (dialog.returnValue !== "yes") return;
+    pending = () => {
       agreed.add(element);
       then();
       agreed.delete(element);
-    }, { once: true });
+    };
+    dialog.returnValue = "no";
     dialog.showModal();
   }
+
+  // The event comes late: by then the next question may be open, which this answer does not concern.
+  $("#confirm").addEventListener("close", (event) => {
+    if (event.target.open) return;
+    const then = pending;
+    pending = null;
+    if (event.target.returnValue === "yes" && then) then();
+  });
 
   document.addEventListener("submit", (event) => {
     const button = event.submitter;
