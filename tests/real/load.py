@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -185,7 +186,7 @@ SETS: dict[str, RealSet] = {
         RealSet(
             "expertqa", "items.jsonl", "markdown", "Answers with passages",
             "Every claim must be right. Rewrite what is not, and drop what nothing supports.",
-            _policy(0.95), _expert_answer,
+            _policy(0.83), _expert_answer,
         ),
         RealSet(
             "banking77", "outputs.jsonl", "label", "What the customer wants",
@@ -199,6 +200,17 @@ SETS: dict[str, RealSet] = {
         ),
     )
 }  # fmt: skip
+
+
+def require(chosen: RealSet) -> None:
+    """Skip the running test when the data is not here; with CI=true fail it."""
+    import pytest
+
+    if not (DATA / chosen.name).is_dir():
+        reason = f"the development data (../shared/data/{chosen.name}) is not here"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
 
 
 def shares(total: int) -> dict[str, int]:
@@ -221,7 +233,6 @@ def through_the_api(chosen: RealSet, rows: list[Row], url: str, key: str) -> Ite
 def through_the_verbs(chosen: RealSet, rows: list[Row]) -> int:
     """Make the project and its backend in this machine's instance when they are not there, and submit."""
     from reviewqueue.intake.submit import submit
-
     from reviewqueue.people.access import SCOPES, SYSTEM, backend_actor
     from reviewqueue.people.backends import add_backend, backend_named
     from reviewqueue.routing.projects import apply

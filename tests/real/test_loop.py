@@ -7,7 +7,6 @@ search, and a ledger that verifies. What must come out is worked out here from t
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -29,19 +28,15 @@ from reviewqueue.review.decide import decide
 from reviewqueue.routing.projects import apply
 from tests.listener import Listener, listener
 from tests.make import Make
-from tests.real.load import DATA, SETS, RealSet, Row, Said
+from tests.real.load import SETS, RealSet, Row, Said, require
 
-COUNT = 48
+COUNT = 40
 
 
 @pytest.fixture(params=SETS)
 def chosen(request: pytest.FixtureRequest) -> RealSet:
     """One set of the data; without the data the test is skipped, or fails with CI=true."""
-    if not (DATA / SETS[request.param].name).is_dir():
-        reason = f"the development data (../shared/data/{request.param}) is not here"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+    require(SETS[request.param])
     return SETS[request.param]
 
 
