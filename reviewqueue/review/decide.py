@@ -90,7 +90,7 @@ def decide(
         review = _give(session, claim, decision_id, answer)
         if review is not None:
             return Given(review, settle(item, review, actor))
-        keep_draft(session, token, draft or _typed(answer))
+        keep_draft(session, token, draft or (claim.draft or {}) | _typed(answer))
         why = why_lost(session, actor, claim)
         state = session.get_one(Review, claim.review_id).state
     raise AlreadyDecided(why) if state == "given" else LeaseLost(why)
@@ -254,7 +254,7 @@ def _withdraw(session: Session, review: Review, item: Item, moment: datetime) ->
     session.refresh(review)
     seconds = policy_of(item).body["undo_seconds"]
     assert review.given_at is not None
-    open_still = review.state == "given" and review.round == item.round
+    open_still = review.state == "given" and item.status in ("pending", "released")
     if not open_still or in_force(item.id) or review.given_at + timedelta(seconds=seconds) <= moment:
         raise Conflict("It is too late to take this back.", "final")
     cancel_reviews(item.id, ADJUDICATION)

@@ -16,7 +16,6 @@ from reviewqueue.errors import Invalid
 from reviewqueue.models.review import PRIORITIES
 from reviewqueue.people.access import project_for, projects_of, queue_for
 from reviewqueue.review import queues, readable, seen
-from reviewqueue.review.pages import DONE
 from reviewqueue.web import actor, right, show
 
 pages = Blueprint("desk", __name__)
@@ -43,8 +42,9 @@ def desk() -> Response:
     return show(
         "review/desk.html", by_project=by_project, lines=lines,
         first=next((line for line in lines if line.waiting), None),
-        holding=queues.holding(actor()), line=readable.line, empty=empty, projects=projects,
-        public_url=current().public_url, undo=seen.undoable(actor()), done=DONE,
+        holding=queues.holding(actor()), line=readable.line,
+        empty=empty, first_item=seen.first_item(projects),
+        public_url=current().public_url, undo=seen.undoable(actor()),
     )  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def waiting(project: str, queue: str) -> Response:
         ages=AGES, priorities=list(PRIORITIES),
         next=lists.address(given, cursor=listed.next_cursor) if listed.next_cursor else None,
         first=lists.address(given) if cursor else None,
-        narrowed=any(name != "sort" for name in given), undo=seen.undoable(actor()), done=DONE,
+        narrowed=any(name != "sort" for name in given), undo=seen.undoable(actor()),
     )  # fmt: skip
 
 

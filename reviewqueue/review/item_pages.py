@@ -20,7 +20,6 @@ from reviewqueue.models import Item, Project, Queue
 from reviewqueue.people.access import item_for, may, people_of
 from reviewqueue.review import form as forms
 from reviewqueue.review import readable, seen, settle
-from reviewqueue.review.pages import DONE
 from reviewqueue.review.show import plain, pretty_json
 from reviewqueue.web import actor, notice, right, show
 
@@ -84,7 +83,7 @@ def _page(
         names=people_of(people), queues={row.id: row.name for row in queues},
         overridable=may(actor(), "override") and item.status in OVERRIDABLE,
         form=forms.fill(project, item, typed, faults), refused=bool(faults), decision_id=new_id("dec"),
-        verdict=request.form.get("verdict", ""), undo=seen.undoable(actor()), done=DONE,
+        verdict=request.form.get("verdict", ""), undo=seen.undoable(actor()),
     )  # fmt: skip
 
 

@@ -36,7 +36,6 @@ _LATER = re.compile(r"\+(\d{1,4})([mhd])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 SNOOZES = (("+30m", "30 minutes"), ("+1h", "1 hour"), ("+4h", "4 hours"), ("+1d", "1 day"), ("+3d", "3 days"),
            ("+7d", "1 week"))  # fmt: skip
-DONE = {"approve": "Approved", "edit": "Edited", "reject": "Rejected"}
 
 
 @pages.post("/queues/<project>/<queue>/claims")
@@ -47,7 +46,7 @@ def claim_from(project: str, queue: str) -> AnyResponse:
     claimed = claims.claim_next(actor(), found)
     if claimed is not None:
         return redirect(f"/claims/{claimed.token}", 303)
-    return show("review/nothing.html", **_place(found), undo=seen.undoable(actor()), done=DONE)
+    return show("review/nothing.html", **_place(found), undo=seen.undoable(actor()))
 
 
 @pages.post("/items/<item_id>/claims")
@@ -226,7 +225,7 @@ def _page(
         notes=[turn for turn in history(review.id) if turn.ended == "escalated"],
         queues=db.session.scalars(elsewhere.order_by(Queue.name)).all(), snoozes=SNOOZES,
         aside={fault["pointer"]: fault["message"] for fault in aside}, asides=request.form,
-        undo=seen.undoable(actor()), done=DONE,
+        undo=seen.undoable(actor()),
     )  # fmt: skip
 
 
@@ -255,7 +254,7 @@ def _lost(token: str, typed: Mapping[str, str] | None) -> Response:
         message=claims.why_lost(db.session(), actor(), claim),
         decided=review if decided and not seen.trail(actor(), item).open else None,
         free=review.state == "wanted" and not (review.lease_expires_at and review.lease_expires_at > now()),
-        names=people_of([review.given_by]), undo=seen.undoable(actor()), done=DONE,
+        names=people_of([review.given_by]), undo=seen.undoable(actor()),
         **_place(db.session.get_one(Queue, review.queue_id)),
     )  # fmt: skip
 

@@ -6,14 +6,26 @@ its absence, what another one said or that the output is out already, while a re
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import and_, exists, select
 
 from reviewqueue.db import db, now
-from reviewqueue.models import Attempt, Decision, Delivery, Example, Item, LedgerEntry, Policy, Review
+from reviewqueue.models import (
+    Attempt,
+    Decision,
+    Delivery,
+    Example,
+    Item,
+    LedgerEntry,
+    Policy,
+    Project,
+    Review,
+)
 from reviewqueue.people.access import Actor, may, projects_of
 from reviewqueue.review.queues import held_by
 
@@ -157,6 +169,32 @@ def nothing_yet(actor: Actor) -> bool:
     """Whether no item was ever submitted to any project the actor can see."""
     ids = [project.id for project in projects_of(actor)]
     return not db.session.scalar(select(exists().where(Item.project_id.in_(ids))))
+
+
+@dataclass(frozen=True)
+class FirstItem:
+    """What the line that sends a first item says: a project's name, and an output as JSON for a shell."""
+
+    project: str
+    output: str
+
+
+def first_item(projects: Sequence[Project]) -> FirstItem:
+    """A first item for one of `projects`; when there is none, for a project that is still to be made."""
+    outputs: dict[str, Any] = {
+        "text": "It left our warehouse on Monday.",
+        "markdown": "It left our warehouse on **Monday**.",
+        "chat": [{"role": "assistant", "content": "It left our warehouse on Monday."}],
+        "tool_call": {"name": "find_parcel", "arguments": {"order": "A-17"}},
+        "json": {"left_on": "Monday"},
+    }
+    # An output of these kinds fits whatever the project's schema says.
+    easy = sorted(projects, key=lambda project: project.kind not in ("text", "markdown", "chat", "label"))
+    if not easy:
+        return FirstItem("first-steps", json.dumps(outputs["text"]))
+    labels = (easy[0].schema or {}).get("enum") or ["label"]
+    output = labels[0] if easy[0].kind == "label" else outputs[easy[0].kind]
+    return FirstItem(easy[0].name, json.dumps(output).replace("'", "\\u0027"))
 
 
 def deliveries(item: Item) -> list[tuple[Delivery, list[Attempt]]]:
