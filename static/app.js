@@ -236,6 +236,8 @@
   document.addEventListener("htmx:afterSwap", () => wake());
   setInterval(tellTimes, 30000);
   wake();
+  const here = $(".app-nav [aria-current]");
+  if (here) here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.clientWidth / 2;
 
   window.rq = Object.freeze({ csrf, notice, wake });
 })();
