@@ -10,7 +10,7 @@ import hashlib
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from reviewqueue.db import dumps, joined, now, transaction
+from reviewqueue.db import db, dumps, joined, now, transaction
 from reviewqueue.errors import Conflict, Forbidden, Invalid, Missing
 from reviewqueue.examples import search
 from reviewqueue.ids import new_id
@@ -65,7 +65,7 @@ def promote(actor: Actor, example_id: str) -> Example:
     require(actor, "promote")
     with transaction() as session:
         example = _get(session, example_id)
-        if actor.id in _authors(session, example):
+        if has_say(actor, example):
             raise Forbidden("Somebody else than the author must promote an example.", "own_example")
         if not words(example.input_text):
             raise Invalid("The input of this example has no words it could be found by.", field="input")
@@ -80,6 +80,14 @@ def promote(actor: Actor, example_id: str) -> Example:
         search.add(scope(example.project_id), example.id, example.input_text)
         _note(example, "promoted", number, actor.id)
     return example
+
+
+def has_say(actor: Actor, example: Example) -> bool:
+    """Whether the example is the actor's own work: they decided, or gave one of the item's reviews."""
+    given = select(Review.id).where(
+        Review.item_id == example.item_id, Review.state == "given", Review.given_by == actor.id
+    )
+    return example.author_id == actor.id or db.session.scalars(given.limit(1)).first() is not None
 
 
 def retire(actor: Actor, example_id: str) -> Example:
@@ -108,12 +116,6 @@ def _get(session: Session, example_id: str) -> Example:
     if example is None:
         raise Missing("There is no such example.")
     return example
-
-
-def _authors(session: Session, example: Example) -> set[str | None]:
-    """Whoever had a say in the decision: all its reviewers, for the last one alone gave it its date."""
-    given = select(Review.given_by).where(Review.item_id == example.item_id, Review.state == "given")
-    return {example.author_id, *session.scalars(given)}
 
 
 def _retire(session: Session, example: Example, actor_id: str) -> None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, null, select
-
 from sqlalchemy.orm import Session
 
 from reviewqueue.db import db, dumps, stamp, transaction
