@@ -5,7 +5,6 @@ Forwarded headers are never believed here: the application alone decides, by REV
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,9 @@ def application() -> Flask:
 def command(settings: Settings, socket: int | None = None) -> list[str]:
     """How to start the web server: on an open socket's number, or on REVIEWQUEUE_BIND."""
     bind = settings.bind if socket is None else f"fd://{socket}"
-    return [sys.executable, "-m", "gunicorn", "-c", "python:reviewqueue.webserver", "-b", bind, "app:app"]
+    size = ["--workers", str(settings.web_workers), "--threads", str(settings.web_threads)]
+    gunicorn = [sys.executable, "-m", "gunicorn", "--config", "python:reviewqueue.webserver"]
+    return [*gunicorn, *size, "--bind", bind, "app:app"]
 
 
 def post_fork(_server: Any, worker: Any) -> None:
@@ -40,9 +41,7 @@ def post_fork(_server: Any, worker: Any) -> None:
     die_with_parent(worker.ppid)
 
 
-# gunicorn reads the names below; these two variables were checked by whoever started it.
-workers = int(os.environ.get("REVIEWQUEUE_WEB_WORKERS") or 2)
-threads = int(os.environ.get("REVIEWQUEUE_WEB_THREADS") or 8)
+# gunicorn reads the names below.
 worker_class = "gthread"
 preload_app = True
 control_socket_disable = True

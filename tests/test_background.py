@@ -18,11 +18,6 @@ from reviewqueue import background
 from reviewqueue.background import JOBS, QUEUE, redis_answers, ring, work
 
 
-@pytest.fixture(autouse=True)
-def _breaker_closed(monkeypatch):
-    monkeypatch.setattr(background, "_away_until", 0.0)
-
-
 @pytest.fixture
 def heard(tmp_path, monkeypatch):
     """What the jobs of tests/bells.py were called for; `prepare` is such a job here."""

@@ -12,17 +12,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from reviewqueue import background
 from reviewqueue import relay as relays
 from reviewqueue.background import JOBS, work
 from reviewqueue.db import db, now, transaction
 from reviewqueue.models import Leader
 from reviewqueue.relay import LEASE, Relay, relay
-
-
-@pytest.fixture(autouse=True)
-def _breaker_closed(monkeypatch):
-    monkeypatch.setattr(background, "_away_until", 0.0)
 
 
 @pytest.fixture
