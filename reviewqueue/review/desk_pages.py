@@ -64,7 +64,8 @@ def waiting(project: str, queue: str) -> Response:
         error, status = invalid, 422
     return show(
         "review/queue.html", status=status, queue=found, project=project_for(actor(), project),
-        rows=listed.rows, given=given, error=error, why=seen.why, line=readable.line,
+        rows=listed.rows, given=given, error=error, why=seen.why, neutral=seen.NEUTRAL,
+        line=readable.line,
         ages=AGES, priorities=list(PRIORITIES),
         next=lists.address(given, cursor=listed.next_cursor) if listed.next_cursor else None,
         first=lists.address(given) if cursor else None,

@@ -6,6 +6,7 @@ Built on what `show` and `diff` made safe. Must never return a piece of content 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from reviewqueue.review.show import as_text, clip, json_tree, markdown, outside_
 
 TOLD_ARGUMENTS = 8  # more would be no sentence any more
 TOLD_VALUE = 60  # characters of each
+
+_COLUMN = re.compile(r"\S {3,}\S")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Shown:
     rich: Markup | None = None
     turns: tuple[Turn, ...] = ()
     sentence: Markup | None = None
+    columns: bool = False  # a text set in columns by spaces: only letters of one width show them
 
     @property
     def both(self) -> bool:
@@ -90,7 +94,8 @@ class Changes:
 def readable(value: Any, kind: str = "") -> Shown:
     """`value` for reading: Markdown rendered when `kind` says so, a conversation by turn, JSON as a tree."""
     if isinstance(value, str):
-        return Shown(plain(value), rich=markdown(value) if kind == "markdown" else None)
+        rich = markdown(value) if kind == "markdown" else None
+        return Shown(plain(value), rich=rich, columns=len(_COLUMN.findall(value)) > 2)
     raw = plain(pretty_json(value))
     if _is_conversation(value):
         return Shown(raw, turns=tuple(_turn(turn["role"], turn["content"]) for turn in value))
