@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 from reviewqueue.db import db, now, transaction
 from reviewqueue.errors import AlreadyDecided, Conflict, Forbidden, Invalid, LeaseLost, Missing
 from reviewqueue.ids import new_id
+from reviewqueue.intake.submit import withdraw
 from reviewqueue.ledger.verify import verify
 from reviewqueue.models import Claim, Decision, Delivery, Endpoint, Example, Item, LedgerEntry, Queue, Review
 from reviewqueue.review import claim as claims
@@ -363,6 +364,17 @@ def test_undo_of_my_review_after_another_settled_it_is_refused(make: Any) -> Non
     with pytest.raises(Conflict):
         undo(make.person("ada"), first.review.decision_id)
     assert fresh(item).status == "decided"
+
+
+def test_undo_of_a_review_of_a_withdrawn_item_is_refused(make: Any) -> None:
+    project = make.project(reviews=2, undo_seconds=60)
+    item = make.item(project)
+    first = make.decide(make.person("ada"), item)
+    withdraw(make.backend_actor(project), item.id)
+    with pytest.raises(Conflict):
+        undo(make.person("ada"), first.review.decision_id)
+    assert fresh(item).status == "withdrawn"
+    assert {review.state for review in reviews_of(item)} == {"given", "cancelled"}
 
 
 def test_undo_of_the_last_of_two_keeps_the_first(make: Any) -> None:

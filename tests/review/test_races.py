@@ -1,0 +1,240 @@
+"""Many processes at once: nothing is held twice, nothing is decided twice.
+
+RACE_CLAIMS and RACE_ACTS make the races longer (the full size is 4,000 claims).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from reviewqueue.config import Settings
+from reviewqueue.db import db, now, transaction
+from reviewqueue.intake.submit import submit_batch
+from reviewqueue.ledger.verify import verify
+from reviewqueue.models import Claim, Decision, Delivery, Endpoint, Item, Review
+
+ROOT = Path(__file__).resolve().parents[2]
+PROCESSES = 8
+CLAIMS = int(os.environ.get("RACE_CLAIMS", "1000"))
+ACTS = int(os.environ.get("RACE_ACTS", "60"))
+LEASE_MS = 300
+
+Line = dict[str, Any]
+
+
+def race(settings: Settings, role: str, count: int) -> list[Line]:
+    """Let eight people do `role`, `count` times each, from one start; every call they made."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "REVIEWQUEUE_ENV": "test",
+        "REVIEWQUEUE_DATA_DIR": str(settings.data_dir),
+        "REVIEWQUEUE_KEYS_DIR": str(settings.keys_dir),
+        "DATABASE_URL": settings.database_url.replace("+psycopg", ""),
+        "REDIS_URL": settings.redis_url,
+        "RACE_LEASE_MS": str(LEASE_MS),
+    }
+    program = str(Path(__file__).with_name("racer.py"))
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    running = [
+        subprocess.Popen(
+            [sys.executable, program, role, f"racer{n}", str(count)],
+            cwd=ROOT,
+            env=environ,
+            text=True,
+            **pipes,
+        )
+        for n in range(PROCESSES)
+    ]
+    for process in running:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline() or '{"op": "died"}')["op"] == "ready", (
+            process.stderr.read()
+        )
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    history: list[Line] = []
+    for process in running:
+        out, error = process.communicate(timeout=300)
+        assert process.returncode == 0, error
+        history += [json.loads(line) for line in out.splitlines()]
+    db.session.rollback()
+    return history
+
+
+def held_twice(history: list[Line]) -> list[str]:
+    """What no order of events can explain: the checker of these histories. Nothing, when all is well.
+
+    A lease lasts from the moment its claim returned until LEASE_MS after it was last asked for, or until
+    its holder asked to give it back or to decide. Grants of one review are in the order of their tokens.
+    """
+    grants: dict[str, dict[int, Line]] = defaultdict(dict)
+    leased: dict[tuple[str, int], int] = {}  # at least until
+    ended: dict[tuple[str, int], int] = {}
+    accepted: dict[str, list[int]] = defaultdict(list)
+    wrong: list[str] = []
+    for line in (line for line in history if line["outcome"] == "ok"):
+        review, token = key = line["review"], line["token"]
+        if line["op"] == "claim":
+            if token in grants[review]:
+                wrong.append(f"{review}: token {token} granted twice")
+            grants[review][token] = line
+        if line["op"] in ("claim", "renew"):
+            leased[key] = max(line["call_ns"] + LEASE_MS * 1_000_000, leased.get(key, 0))
+        else:
+            ended[key] = min(line["call_ns"], ended.get(key, line["call_ns"]))
+        if line["op"] == "decide":
+            accepted[review].append(token)
+    for review, lines in grants.items():
+        tokens = sorted(lines)
+        if tokens != list(range(1, len(tokens) + 1)):
+            wrong.append(f"{review}: tokens {tokens}")
+        for one, two in pairwise(tokens):
+            key = review, one
+            if lines[two]["return_ns"] < min(leased[key], ended.get(key, leased[key])):
+                wrong.append(f"{review}: token {two} granted while {one} was held")
+        if accepted[review] not in ([], tokens[-1:]):
+            wrong.append(f"{review}: accepted {accepted[review]} of {tokens}")
+    return wrong
+
+
+def racers(make: Any) -> None:
+    for n in range(PROCESSES):
+        make.person(f"racer{n}")
+    make.person("cleo")
+
+
+def test_the_checker_finds_a_review_held_twice() -> None:
+    def line(op: str, token: int, began: int, ended: int) -> Line:
+        moments = {"call_ns": began * 1_000_000, "return_ns": ended * 1_000_000}
+        return {"op": op, "review": "r", "token": token, "outcome": "ok", **moments}
+
+    first = line("claim", 1, 0, 5)
+    assert held_twice([first, line("claim", 2, 310, 320)]) == []
+    assert held_twice([first, line("release", 1, 10, 15), line("claim", 2, 10, 20)]) == []
+    assert held_twice([first, line("claim", 2, 10, 20)]) != []
+    assert held_twice([first, line("claim", 1, 310, 320)]) != []
+    assert held_twice([first, line("claim", 3, 310, 320)]) != []
+    late = [first, line("claim", 2, 310, 320), line("decide", 1, 330, 340)]
+    assert held_twice(late) != []
+    renewed = [first, line("renew", 1, 290, 295), line("claim", 2, 310, 320)]
+    assert held_twice(renewed) != []
+    twice = [first, line("decide", 1, 10, 20), line("decide", 1, 30, 40)]
+    assert held_twice(twice) != []
+
+
+def test_nothing_is_held_twice(base: Any, settings: Settings, make: Any) -> None:
+    project = make.project(undo_seconds=0)
+    racers(make)
+    entry = {"project": project.name, "output": "It left on Monday.", "confidence": 0.3}
+    for _ in range(0, CLAIMS, 1000):
+        submit_batch([entry] * min(CLAIMS // 2, 500), make.backend_actor(project))
+    history = race(settings, "claims", CLAIMS // PROCESSES)
+    claimed = [line for line in history if line["op"] == "claim"]
+    assert len(claimed) == CLAIMS // PROCESSES * PROCESSES
+    assert held_twice(history) == []
+    assert any(line["op"] == "decide" and line["outcome"] == "lease_lost" for line in history)
+    kept = {(claim.review_id, claim.fence) for claim in db.session.scalars(select(Claim))}
+    assert kept == {(line["review"], line["token"]) for line in claimed}
+    assert len(kept) == len(claimed)
+    decided = {line["review"] for line in history if line["op"] == "decide" and line["outcome"] == "ok"}
+    given = db.session.scalars(select(Review).where(Review.state == "given")).all()
+    assert {review.id for review in given} == decided
+    # A draft sent with a renewal that came too late is there all the same.
+    renewed = {
+        (line["review"], line["token"])
+        for line in history
+        if line["op"] == "renew" and line["outcome"] != "busy"
+    }
+    drafts = {
+        (c.review_id, c.fence): c
+        for c in db.session.scalars(select(Claim).where(Claim.draft_at.is_not(None)))
+    }
+    assert renewed
+    for key in renewed:
+        assert (drafts[key].draft or {})["note"] == drafts[key].token
+    check_books(settings)
+
+
+@pytest.mark.parametrize("reviews", [1, 2])
+def test_whatever_collides_one_decision_is_in_force(
+    base: Any, settings: Settings, make: Any, reviews: int
+) -> None:
+    project = make.project(undo_seconds=3, reviews=reviews, on_timeout="reject", control_rate=1.0)
+    backend_id = make.backend(project).backend.id
+    with transaction() as session:
+        session.add(
+            Endpoint(backend_id=backend_id, url="https://a.example/", state="active", created_at=now())
+        )
+    racers(make)
+    for _ in range(4):
+        make.item(project, input="Where is it?")
+        make.item(project, input="Where is it?", confidence=0.99)
+    history = race(settings, "anything", ACTS)
+    done = Counter(line["op"] for line in history if line["outcome"] == "ok")
+    refused = Counter(line["op"] for line in history if line["outcome"] != "ok")
+    for op in ("claim", "decide", "undo", "override"):
+        assert done[op] > 0, (done, refused)
+    assert refused["decide"] > 0
+    assert refused["undo"] > 0
+    check_books(settings)
+
+
+def check_books(settings: Settings) -> None:
+    """Items, reviews, decisions, deliveries and ledger tell one story."""
+    in_force = Counter(
+        db.session.scalars(
+            select(Decision.item_id).where(Decision.undone_at.is_(None), Decision.superseded_at.is_(None))
+        )
+    )
+    wanted = Counter(db.session.scalars(select(Review.item_id).where(Review.state == "wanted")))
+    for item in db.session.scalars(select(Item)):
+        count = in_force[item.id]
+        if item.status in ("decided", "expired"):
+            assert count == 1, item.status
+        if item.status in ("pending", "withdrawn"):
+            assert count == 0, item.status
+        assert count <= 1
+        assert (wanted[item.id] > 0) == (
+            item.status == "pending" or (item.status == "released" and not count)
+        )
+        told = list(
+            db.session.scalars(
+                select(Decision.sequence)
+                .where(
+                    Decision.item_id == item.id, Decision.undone_at.is_(None), Decision.sequence.is_not(None)
+                )
+                .order_by(Decision.sequence)
+            )
+        )
+        assert told == list(range(1, item.sequence + 1))
+        sent = list(
+            db.session.scalars(
+                select(Delivery.sequence)
+                .where(Delivery.item_id == item.id, Delivery.state != "cancelled")
+                .order_by(Delivery.sequence)
+            )
+        )
+        has_address = db.session.get(Endpoint, item.backend_id) is not None
+        assert sent == (told if has_address else [])
+    people = db.session.execute(
+        select(Review.item_id, Review.round, Review.given_by, func.count())
+        .where(Review.state == "given")
+        .group_by(Review.item_id, Review.round, Review.given_by)
+        .having(func.count() > 1)
+    )
+    assert people.all() == []
+    report = verify()
+    assert report.ok, report.problem
