@@ -284,4 +284,4 @@ def compare(stack: Deployment, work: Work, called: Listener) -> None:
 
 
 def rows(query: str) -> list[Any]:
-    return list(db.session.execute(text(query)).tuples())
+    return [tuple(row) for row in db.session.execute(text(query))]
