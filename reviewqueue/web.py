@@ -311,12 +311,15 @@ def _admit_key(name: str) -> AnyResponse | None:
 
 
 def _ask_to_sign_in() -> AnyResponse:
-    back = request.full_path.rstrip("?") if request.method == "GET" else "/"
-    if cast(Any, request).htmx:
+    htmx = cast(Any, request).htmx
+    seen = urlsplit(htmx.current_url or "/") if htmx else urlsplit(request.full_path.rstrip("?"))
+    back = safe_next(f"{seen.path}?{seen.query}".rstrip("?")) if htmx or request.method == "GET" else "/"
+    address = "/login" + (f"?next={quote(back)}" if back != "/" else "")
+    if htmx:
         response = make_response("", 401)
-        response.headers["HX-Redirect"] = "/login"
+        response.headers["HX-Redirect"] = address
         return response
-    return redirect("/login" + (f"?next={quote(back)}" if back != "/" else ""), 303)
+    return redirect(address, 303)
 
 
 def _page_values() -> dict[str, Any]:

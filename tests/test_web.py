@@ -20,7 +20,7 @@ from reviewqueue.people.access import RIGHTS, SCOPES
 from tests.make import Make
 
 pytestmark = pytest.mark.sqlite  # nothing here depends on the database
-FILLING = {"verdict": "approve", "name": "nobody", "number": 1, "version": 1, "seq": 1}
+FILLING = {"number": 1, "version": 1, "seq": 1, "item_id": "itm_" + "0" * 26}
 
 
 def path_of(rule: Rule) -> str:
@@ -335,8 +335,9 @@ def test_an_unauthenticated_page_leads_to_sign_in_and_back(client: Callable[...,
     visitor = client()
     assert visitor.get("/people?a=1&b=2").location == "/login?next=/people%3Fa%3D1%26b%3D2"
     assert visitor.post("/people", data={"csrf_token": visitor.csrf()}).location == "/login"
-    htmx = visitor.get("/people", headers={"HX-Request": "true"})
-    assert (htmx.status_code, htmx.headers["HX-Redirect"]) == (401, "/login")
+    page = "http://127.0.0.1:8000/items/itm_1?tab=trail"
+    htmx = visitor.get("/people", headers={"HX-Request": "true", "HX-Current-URL": page})
+    assert (htmx.status_code, htmx.headers["HX-Redirect"]) == (401, "/login?next=/items/itm_1%3Ftab%3Dtrail")
 
 
 @pytest.mark.parametrize(
