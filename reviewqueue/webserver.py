@@ -5,7 +5,10 @@ Forwarded headers are never believed here: the application alone decides, by REV
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,13 @@ from reviewqueue import create_app, startup
 from reviewqueue.config import ConfigError, Settings
 from reviewqueue.orphans import die_with_parent
 
+COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+
 
 def application() -> Flask:
     """The whole application, its database at the newest schema; a bad setting ends the process."""
+    # Before anything counts: the web processes forked from this one add up their counts there.
+    os.environ.setdefault(COUNTS, tempfile.mkdtemp(prefix="reviewqueue-counts-"))
     try:
         settings = startup.load()
         app = create_app(settings)
@@ -39,6 +46,11 @@ def command(settings: Settings, socket: int | None = None) -> list[str]:
 def post_fork(_server: Any, worker: Any) -> None:
     """gunicorn's hook: a web process does not outlive the one that watches it."""
     die_with_parent(worker.ppid)
+
+
+def on_exit(_server: Any) -> None:
+    """gunicorn's hook: the counts end with the processes that counted."""
+    shutil.rmtree(os.environ.get(COUNTS, ""), ignore_errors=True)
 
 
 # gunicorn reads the names below.

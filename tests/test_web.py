@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +16,7 @@ from werkzeug.routing import Rule
 
 from reviewqueue import web
 from reviewqueue.answers import CSP, HEADERS
+from reviewqueue.config import Settings
 from reviewqueue.db import db, transaction
 from reviewqueue.errors import Busy, Conflict, Forbidden, Invalid, Missing
 from reviewqueue.models import Person
@@ -389,6 +393,31 @@ def test_metrics_count_what_is_there(client: Callable[..., Any], make: Make) -> 
     text = client().get("/metrics").text
     assert "reviewqueue_ledger_entries" in text
     assert 'reviewqueue_oldest_seconds{kind="review"} 0.0' in text
+
+
+def test_metrics_add_up_what_web_processes_counted(settings: Settings) -> None:
+    program = """if True:
+        import os, sys
+        from reviewqueue.webserver import application
+        app = application()
+        for _ in range(3):
+            if os.fork() == 0:
+                app.test_client().get("/login")
+                os._exit(0)
+            os.wait()
+        sys.stdout.write(app.test_client().get("/metrics").text)
+    """
+    given = {
+        "REVIEWQUEUE_DATA_DIR": str(settings.data_dir),
+        "REVIEWQUEUE_KEYS_DIR": str(settings.keys_dir),
+        "DATABASE_URL": settings.database_url,
+        "PATH": os.environ["PATH"],
+        "TMPDIR": str(settings.data_dir.parent),
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=given, capture_output=True, text=True, check=True
+    )
+    assert 'reviewqueue_requests_total{method="GET",status="200"} 3.0' in ran.stdout
 
 
 def test_csp_reports_are_counted_and_tell_no_address(
