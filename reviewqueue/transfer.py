@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from reviewqueue.db import db, dumps
 from reviewqueue.errors import Invalid, Refusal
-from reviewqueue.intake.items import told
+from reviewqueue.intake.items import submitted, told
 from reviewqueue.intake.strict_json import loads
 from reviewqueue.intake.submit import submit
 from reviewqueue.models import Backend, Item
@@ -57,6 +57,7 @@ def import_items(file: Path, project_name: str, progress: Callable[[int], object
                 data = loads(line)
                 if not isinstance(data, dict):
                     raise Invalid("must be a JSON object")
+                data = data.get("submission", data)  # a line of an export carries it beside the answer
                 if data.setdefault("project", project.name) != project.name:
                     raise Invalid(f"belongs to project {data['project']!r}")
                 answer = submit(data, actor, key=key, fingerprint=digest.hex())
@@ -77,7 +78,7 @@ def _importer(project_name: str) -> Backend:
 
 
 def export_items(project_name: str) -> Iterator[str]:
-    """Every item of the project as the API answers it, a line each, oldest first."""
+    """Every item of the project, oldest first: a line as the API answers it, with what was submitted."""
     project = project_named(project_name)
     last = 0
     while True:
@@ -86,5 +87,6 @@ def export_items(project_name: str) -> Iterator[str]:
         if not batch:
             return
         last = batch[-1].number
-        yield from (dumps(item) + "\n" for item in told(batch))
+        for item, answer in zip(batch, told(batch), strict=True):
+            yield dumps(answer | {"submission": submitted(item, project.name)}) + "\n"
         db.session.rollback()  # memory stays flat, and no long transaction holds up others

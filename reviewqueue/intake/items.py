@@ -105,6 +105,17 @@ def as_submitted(row: Mapping[str, Any], project: str) -> dict[str, Any]:
     return _shape(row, project, status=status, output=output, decision=None, sequence=0)
 
 
+def submitted(item: Item, project: str) -> dict[str, Any]:
+    """What was submitted as this item, to be submitted again elsewhere, where its confidence is a given one."""
+    prompt = {"name": item.prompt_name, "version": item.prompt_version}
+    fields = {
+        "project": project,
+        "prompt": {part: text for part, text in prompt.items() if text is not None},
+        "metadata": item.details,
+    } | {name: getattr(item, name) for name in _SUBMITTED}
+    return {name: value for name, value in fields.items() if name == "output" or value not in (None, {}, [])}
+
+
 def _now(
     item: Item, project: str, settled: tuple[Decision | None, Decision | None], moment: datetime
 ) -> dict[str, Any]:
@@ -129,6 +140,10 @@ def _now(
 _COLUMNS = (
     "id", "external_id", "created_at", "confidence", "confidence_source", "route", "route_queue",
     "route_reasons", "policy_version", "details", "status", "output",
+)  # fmt: skip
+_SUBMITTED = (
+    "external_id", "output", "input", "context", "confidence", "samples", "risk", "risk_flags", "model",
+    "example_set", "arm", "usage", "subject", "feature", "trace",
 )  # fmt: skip
 COLUMNS = tuple(getattr(Item, column) for column in _COLUMNS)
 
