@@ -21,6 +21,7 @@ from rq.serializers import JSONSerializer
 
 from reviewqueue.config import current
 from reviewqueue.db import db
+from reviewqueue.errors import Busy
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -180,7 +181,7 @@ class _Worker(Worker):
 
 
 def work(app: Flask, burst: bool = False) -> None:
-    """Do jobs until told to stop; with `burst`, until none waits. Outlives any outage of Redis."""
+    """Do jobs until told to stop, through any outage of Redis; with `burst`, until none waits, or Busy."""
     # A worker blocks on Redis for its ttl less 15 s, and looks for jobs of dead workers only in between.
     while True:
         worker: _Worker | None = None
@@ -199,9 +200,10 @@ def work(app: Flask, burst: bool = False) -> None:
             worker.app = app
             worker.work(burst=burst, logging_level="WARNING")
         except (RedisError, OSError) as error:
-            log.warning("Redis is away: %s", type(error).__name__)
+            why = f"Redis does not answer ({type(error).__name__}); REDIS_URL says where it is"
             if burst:
-                raise
+                raise Busy(why) from None
+            log.warning(why)
         if burst or (worker is not None and worker._shutdown_requested_date is not None):
             return
         time.sleep(1)

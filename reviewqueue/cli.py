@@ -259,14 +259,9 @@ def migrate(as_json: bool) -> None:
 @as_json
 def worker(burst: bool, as_json: bool) -> None:
     """Do background jobs; run as many as you like, on as many machines."""
-    from redis import RedisError
-
     from reviewqueue.background import work
 
-    try:
-        work(startup.open_base(startup.load()), burst=burst)
-    except RedisError as error:
-        raise Refused(f"Redis does not answer ({type(error).__name__}); REDIS_URL says where it is") from None
+    work(startup.open_base(startup.load()), burst=burst)
     if burst:
         put(as_json, {"done": True}, "nothing waits")
 

@@ -292,12 +292,12 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="app.py", description="Run all of reviewqueue on this machine.")
     parser.add_argument("--demo", action="store_true", help="with sample projects, accounts and a receiver")
     chosen = parser.parse_args(arguments)
-    from reviewqueue import demo
+    from reviewqueue import welcome
 
     if chosen.demo:
-        os.environ["REVIEWQUEUE_CALLBACK_ALLOW"] = demo.allow(os.environ.get("REVIEWQUEUE_CALLBACK_ALLOW"))
+        os.environ["REVIEWQUEUE_CALLBACK_ALLOW"] = welcome.allow(os.environ.get("REVIEWQUEUE_CALLBACK_ALLOW"))
     try:
-        run(startup.load(), demo.prepare if chosen.demo else demo.first_sign_in)
+        run(startup.load(), welcome.with_samples if chosen.demo else welcome.usual)
     except ConfigError as error:
         print(f"reviewqueue: {error}", file=sys.stderr)
         return 1
