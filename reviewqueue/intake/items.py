@@ -106,7 +106,7 @@ def as_submitted(row: Mapping[str, Any], project: str) -> dict[str, Any]:
 
 
 def submitted(item: Item, project: str) -> dict[str, Any]:
-    """What was submitted as this item, to be submitted again elsewhere, where its confidence is a given one."""
+    """What was submitted as this item, to be submitted again elsewhere; its confidence is given then."""
     prompt = {"name": item.prompt_name, "version": item.prompt_version}
     fields = {
         "project": project,
