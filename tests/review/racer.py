@@ -36,7 +36,7 @@ LEASE = timedelta(milliseconds=int(os.environ["RACE_LEASE_MS"]))
 
 
 def overloaded(error: OperationalError) -> bool:
-    """Whether the database only had no time, which a browser is told as 503; a deadlock would be our fault."""
+    """Whether the database only had no time, which browsers are told as 503; a deadlock is a fault."""
     waited_too_long = ("55P03", "57014")
     return getattr(error.orig, "sqlstate", None) in waited_too_long or "database is locked" in str(error.orig)
 
