@@ -1,48 +1,41 @@
-"""What pages and API share: who asks and may they, page or fragment, forms that are really ours.
+"""What pages share: page or fragment, notices, the values of every template; and all edges put together.
 
-Every view declares its right, or its key scope; the application does not start with one that does not.
-Must never let a request reach a view before host, origin, token and right have been checked.
+The application does not start with a view that declares no right. Must never know what a page is about.
 """
 
 from __future__ import annotations
 
 import hashlib
-import uuid
-from collections.abc import Callable
 from datetime import datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter
-from typing import Any, TypeVar, cast
-from urllib.parse import quote, urlsplit
+from typing import Any, cast
 
-from flask import (
-    Flask,
-    Response,
-    flash,
-    g,
-    make_response,
-    redirect,
-    render_template,
-    request,
-    session,
-)
-from flask_login import LoginManager, UserMixin
-from flask_wtf.csrf import CSRFProtect, generate_csrf
+from flask import Flask, Response, flash, make_response, render_template, request
+from flask_login import LoginManager
+from flask_wtf.csrf import generate_csrf
 from htmx_flask import Htmx
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.middleware.proxy_fix import ProxyFix
-from werkzeug.routing import Rule
-from werkzeug.wrappers import Response as AnyResponse
 
 from reviewqueue import answers
-from reviewqueue.answers import SAFE_METHODS, for_programs, problem
-from reviewqueue.config import Settings, current
+from reviewqueue.admission import (
+    BATCH_LIMIT,
+    BODY_LIMIT,
+    actor,
+    admit,
+    csrf,
+    person,
+    right,
+    right_of,
+    safe_next,
+    scope,
+    signed_in,
+)
+from reviewqueue.answers import problem
+from reviewqueue.config import Settings
 from reviewqueue.db import now
-from reviewqueue.errors import Forbidden
-from reviewqueue.people import access, sign_in
-from reviewqueue.people.access import Actor
+from reviewqueue.people import access
 
 __all__ = [
     "actor",
@@ -68,11 +61,6 @@ EDGES = (
     "ledger.pages",
     "insight.pages",
 )  # fmt: skip
-BODY_LIMIT = 1 << 20
-# A form writes most letters outside ASCII as nine characters, so an output of the largest size needs this.
-ITEM_FORM_LIMIT = 10 << 20
-BATCH_LIMIT = 16 << 20
-FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 THEMES = ("auto", "light", "dark")
 # What the bar offers: text, address, any of these rights. Each shows once its page exists.
 NAVIGATION = (
@@ -86,87 +74,10 @@ NAVIGATION = (
     ("Backends", "/backends", ("manage_backends", "read_backends")),
 )
 
-View = TypeVar("View", bound=Callable[..., Any])
-csrf = CSRFProtect()
-
-
-class SignedIn(UserMixin):  # type: ignore[misc]
-    """The person of this request, safe to read after the database session has moved on."""
-
-    def __init__(self, id: str, name: str, email: str, actor: Actor) -> None:
-        self.id, self.name, self.email, self.actor = id, name, email, actor
-        self.role = actor.role
-
-
-def right(name: str | None) -> Callable[[View], View]:
-    """Declare what a view asks: a right of the signed-in person, a scope of a key, or None for nothing.
-
-    A view with a scope never looks at a cookie; one with a right never looks at a key.
-    """
-    if name is not None and name not in access.RIGHTS:
-        raise RuntimeError(f"{name} is not a right")
-
-    def declare(view: View) -> View:
-        cast(Any, view).right = name
-        return view
-
-    return declare
-
-
-def scope(name: str) -> Callable[[View], View]:
-    """Declare that a view asks for an API key with scope `name`."""
-    return right(name)
-
-
-def right_of(app: Flask, rule: Rule) -> str | None:
-    """What the view behind `rule` asks; RuntimeError when it declares nothing."""
-    view = app.view_functions[rule.endpoint]
-    if not hasattr(view, "right"):
-        raise RuntimeError(f"the view {rule.endpoint} ({rule.rule}) declares no right")
-    return cast("str | None", view.right)
-
-
-def person() -> SignedIn | None:
-    """Who is signed in at this browser, or None."""
-    return cast("SignedIn | None", g.get("person"))
-
-
-def _recognise() -> None:
-    g.person = None
-    if session.get("token"):
-        # What polls by itself must not keep a session alive that nobody sits at.
-        found = sign_in.person_of(session["token"], seen="X-Polling" not in request.headers)
-        if found is not None:
-            g.actor = access.actor_of(found)
-            g.person = SignedIn(found.id, found.name, found.email, g.actor)
-
-
-def actor() -> Actor:
-    """Who acts in this request: the key's backend in the API, the signed-in person everywhere else."""
-    return cast(Actor, g.actor)
-
-
-def signed_in(token: str) -> None:
-    """Give the browser a new session that holds sign-in `token` and nothing from before."""
-    session.clear()
-    session["token"] = token
-
 
 def notice(text: str) -> None:
     """Tell the person `text` on the next page. It travels in the cookie: no item content, no secret."""
     flash(text)
-
-
-def safe_next(address: str | None) -> str:
-    """`address` when it is a path of ours, else the desk."""
-    if (
-        address
-        and address.startswith("/")
-        and not address.startswith(("//", "/\\"))
-        and address.isprintable()
-    ):
-        return address
-    return "/"
 
 
 def show(page: str, fragment: str | None = None, status: int = 200, **values: Any) -> Response:
@@ -217,7 +128,7 @@ def init_app(app: Flask) -> None:
     login.session_protection = None
     login.request_loader(lambda _request: person())
     answers.init_app(app)
-    app.before_request(_admit)
+    app.before_request(admit)
     app.context_processor(_page_values)
     app.add_template_filter(_iso, "iso")
     app.add_template_filter(_ago, "ago")
@@ -234,92 +145,6 @@ def init_app(app: Flask) -> None:
             right_of(app, rule)
     urls = app.url_map.bind("")
     app.extensions["navigation"] = [entry for entry in NAVIGATION if urls.test(entry[1], "GET")]
-
-
-def _admit() -> AnyResponse | None:
-    """Everything that is checked before a view runs, cheapest first."""
-    g.started = perf_counter()
-    g.request_id = answers.request_id(request.headers.get("X-Request-Id")) or uuid.uuid4().hex
-    _check_host()
-    _check_length()
-    rule = request.url_rule
-    if for_programs() or request.endpoint == "static":
-        needed = None if rule is None or rule.endpoint == "static" else right_of(answers.app(), rule)
-        return _admit_key(needed) if needed else None
-    _recognise()
-    if rule is None:
-        return None
-    needed = right_of(answers.app(), rule)
-    if request.method not in SAFE_METHODS:
-        _check_form()
-    if needed is not None:
-        who = person()
-        if who is None:
-            return _ask_to_sign_in()
-        access.require(who.actor, needed)
-    return None
-
-
-def _check_host() -> None:
-    """Refuse a Host header that is not ours: no link is built on it and no rebound name reaches us."""
-    settings = current()
-    bind = settings.bind.rpartition(":")[0].strip("[]")
-    ours = {urlsplit(settings.public_url).hostname, bind}
-    if settings.env != "production":
-        ours |= {"localhost", "127.0.0.1", "::1"}
-    if urlsplit(f"//{request.host}").hostname not in ours and request.blueprint != "site_api":
-        raise BadRequest("This address is not the one in REVIEWQUEUE_PUBLIC_URL.")
-
-
-def _check_length() -> None:
-    limit = BODY_LIMIT
-    if request.path == "/api/v1/items/batch":
-        limit = BATCH_LIMIT
-    elif request.path.startswith(("/claims/", "/items/")):
-        limit = ITEM_FORM_LIMIT
-    request.max_content_length = limit
-    if (request.content_length or 0) > limit:
-        raise RequestEntityTooLarge
-
-
-def _check_form() -> None:
-    """Refuse a state change that does not come from one of our own pages."""
-    own = {
-        f"{request.scheme}://{request.host}",
-        "{0.scheme}://{0.netloc}".format(urlsplit(current().public_url)),
-    }
-    if request.headers.get("Origin", next(iter(own))) not in own:
-        raise Forbidden("The form was sent from another site.", "cross_site")
-    if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        raise Forbidden("The form was sent from another site.", "cross_site")
-    if request.content_length and request.mimetype not in FORM_TYPES:
-        raise UnsupportedMediaType("Send a form.")
-    csrf.protect()
-
-
-def _admit_key(name: str) -> AnyResponse | None:
-    scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-    found = access.authenticate_key(key.strip()) if scheme.lower() == "bearer" and key else None
-    if found is None:
-        return problem(
-            401, detail="A valid API key is needed: Authorization: Bearer KEY.", code="unauthenticated",
-            headers={"WWW-Authenticate": "Bearer"},
-        )  # fmt: skip
-    access.require(found, name)
-    g.actor = found
-    return None
-
-
-def _ask_to_sign_in() -> AnyResponse:
-    htmx = cast(Any, request).htmx
-    seen = urlsplit(htmx.current_url or "/") if htmx else urlsplit(request.full_path.rstrip("?"))
-    back = safe_next(f"{seen.path}?{seen.query}".rstrip("?")) if htmx or request.method == "GET" else "/"
-    address = "/login" + (f"?next={quote(back)}" if back != "/" else "")
-    if htmx:
-        response = make_response("", 401)
-        response.headers["HX-Redirect"] = address
-        return response
-    return redirect(address, 303)
 
 
 def _page_values() -> dict[str, Any]:

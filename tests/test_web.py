@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, request
 from sqlalchemy import select
 from werkzeug.routing import Rule
 
 from reviewqueue import web
+from reviewqueue.admission import right_of
 from reviewqueue.answers import CSP, HEADERS
 from reviewqueue.config import Settings
 from reviewqueue.db import db, transaction
@@ -48,10 +49,10 @@ def test_every_view_declares_a_right_or_the_app_does_not_start(app: Flask) -> No
     naked = Flask("naked")
     naked.add_url_rule("/x", "x", lambda: "x")
     with pytest.raises(RuntimeError, match="the view x"):
-        web.right_of(naked, next(rule for rule in naked.url_map.iter_rules() if rule.endpoint == "x"))
+        right_of(naked, next(rule for rule in naked.url_map.iter_rules() if rule.endpoint == "x"))
     for rule in app.url_map.iter_rules():
         if rule.endpoint != "static":
-            assert web.right_of(app, rule) in {None, *RIGHTS}
+            assert right_of(app, rule) in {None, *RIGHTS}
 
 
 def test_right_refuses_a_word_that_is_none() -> None:
@@ -80,9 +81,9 @@ def test_every_change_refuses_what_is_not_our_form(
     asked = list(changes(app))
     assert len(asked) > 20
     for method, path in asked:
-        for status, request in cases:
-            answer = dora.open(path, method=method, **request)
-            assert answer.status_code == status, (method, path, request)
+        for status, sent in cases:
+            answer = dora.open(path, method=method, **sent)
+            assert answer.status_code == status, (method, path, sent)
     with app.test_request_context():
         assert db.session.scalar(select(Person.active).where(Person.email == "dora@example.org"))
 
@@ -121,7 +122,7 @@ def test_every_view_asks_for_its_right(
     visitor = client(actor)
     token = visitor.csrf("/account" if who else "/login")
     for rule in app.url_map.iter_rules():
-        needed = None if rule.endpoint == "static" else web.right_of(app, rule)
+        needed = None if rule.endpoint == "static" else right_of(app, rule)
         if needed is None or rule.rule == "/account/sessions/end":
             continue  # what ends the session would end the test
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
@@ -154,7 +155,7 @@ def test_a_session_opens_no_api(app: Flask, client: Callable[..., Any], make: Ma
 
 
 def _needs_key(app: Flask, rule: Rule) -> bool:
-    return rule.endpoint != "static" and web.right_of(app, rule) in SCOPES
+    return rule.endpoint != "static" and right_of(app, rule) in SCOPES
 
 
 # --- headers ---------------------------------------------------------------------------------------
@@ -239,7 +240,7 @@ def test_forwarded_headers_are_believed_only_behind_a_known_proxy(
     app: Flask, client: Callable[..., Any], environ: dict[str, str]
 ) -> None:
     seen: list[str | None] = []
-    app.before_request(lambda: seen.append(web.request.remote_addr))
+    app.before_request(lambda: seen.append(request.remote_addr))
     client().get("/login", headers={"X-Forwarded-For": "192.0.2.9, 192.0.2.7"})
     assert seen == ["192.0.2.7" if "REVIEWQUEUE_PROXY_HOPS" in environ else "127.0.0.1"]
 

@@ -46,7 +46,7 @@ def log_in() -> AnyResponse:
     """Email and password for a session; the refusal is the same whatever was wrong."""
     email, back = request.form.get("email", ""), safe_next(request.form.get("next"))
     try:
-        token = sign_in.sign_in(email, request.form.get("password", ""), _address(), _browser())
+        token = sign_in.sign_in(email, request.form.get("password", ""), *_visitor())
     except (Forbidden, Busy) as refusal:
         status = 429 if isinstance(refusal, Busy) else 403
         answer = show("people/login.html", status=status, next=back, email=email, error=refusal.message)
@@ -72,7 +72,7 @@ def follow_link(token: str) -> AnyResponse:
 def use_link(token: str) -> AnyResponse:
     """Sign in by a one-time link."""
     try:
-        signed_in(sign_in.sign_in_by_link(token, _address(), _browser()))
+        signed_in(sign_in.sign_in_by_link(token, *_visitor()))
     except Forbidden as refusal:
         return show("people/login.html", status=403, next="/", email="", error=refusal.message)
     found = sign_in.person_of(session["token"])
@@ -127,7 +127,7 @@ def set_password() -> AnyResponse:
     """Set one's password; every other session ends."""
     me = db.session.get_one(Person, actor().id)
     try:
-        token = sign_in.set_password(me, request.form.get("old"), request.form.get("new", ""), _browser())
+        token = sign_in.set_password(me, request.form.get("old"), request.form.get("new", ""), _visitor()[1])
     except Invalid as refusal:
         return _password_form(422, {error["pointer"]: error["message"] for error in refusal.errors})
     except Busy as refusal:
@@ -277,12 +277,9 @@ def _errors(refusal: Refusal, otherwise: str) -> dict[str, str]:
     return {error["pointer"]: error["message"] for error in named} or {otherwise: refusal.message}
 
 
-def _address() -> str:
-    return request.remote_addr or ""
-
-
-def _browser() -> str:
-    return request.user_agent.string
+def _visitor() -> tuple[str, str]:
+    """From which address, with which browser."""
+    return request.remote_addr or "", request.user_agent.string
 
 
 def _browser_name(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask, render_template_string
+from flask import Flask, render_template_string, request
 from markupsafe import Markup
 
 from reviewqueue import web
@@ -50,11 +50,11 @@ def bench(app: Flask, page: Any, make: Make) -> Any:
     seen: list[Any] = []
 
     def echo() -> Any:
-        seen.append(dict(web.request.form))
+        seen.append(dict(request.form))
         return '<section id="part">sent</section>'
 
     def decide() -> Any:
-        seen.append(web.request.form["v"])
+        seen.append(request.form["v"])
         return "<p>decided</p>"
 
     def fail() -> Any:
@@ -74,7 +74,7 @@ def bench(app: Flask, page: Any, make: Make) -> Any:
     page.said = []
     page.on("console", lambda message: page.said.append(message.text))
     page.on("pageerror", lambda error: page.said.append(str(error)))
-    page.on("request", lambda request: request.url.endswith("/csp") and page.said.append("csp report"))
+    page.on("request", lambda sent: sent.url.endswith("/csp") and page.said.append("csp report"))
     page.seen = seen
     page.goto("/bench")
     return page
