@@ -51,18 +51,21 @@ def _is_common(text: str, email: str) -> bool:
 
 def hashed(password: str) -> str:
     """The Argon2id hash of a password that `check` has passed."""
-    return _hasher.hash(password)
+    return _hasher.hash(_bytes(password))
 
 
 def matches(password: str, stored: str | None) -> bool:
     """Whether the password belongs to `stored`; without one, False after the same work."""
-    nobody = _nobody()
-    data = unicodedata.normalize("NFC", password)[:LONGEST].encode("utf-8", "surrogatepass")
+    text, nobody = unicodedata.normalize("NFC", password), _nobody()
     try:
-        right = _hasher.verify(stored or nobody, data)
+        right = _hasher.verify(stored or nobody, _bytes(text[:LONGEST]))
     except (VerificationError, InvalidHashError):
         return False
-    return right and stored is not None and len(password) <= LONGEST
+    return right and stored is not None and len(text) <= LONGEST
+
+
+def _bytes(password: str) -> bytes:
+    return password.encode("utf-8", "surrogatepass")  # a browser may send half a pair
 
 
 @cache

@@ -29,7 +29,7 @@ ABSOLUTE = timedelta(hours=12)
 LINK = timedelta(hours=72)
 _SEEN_EVERY = timedelta(minutes=1)
 
-_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]{1,64}@[^@\s\x00-\x1f\x7f]{1,189}")
+_EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f\ud800-\udfff]{1,64}@[^@\s\x00-\x1f\x7f\ud800-\udfff]{1,189}")
 _REFUSED = "email or password is wrong"
 
 
