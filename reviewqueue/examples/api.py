@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from flask import Blueprint, Response, jsonify, request, stream_with_context
+from flask import Blueprint, Response, jsonify, request
 from werkzeug.exceptions import UnsupportedMediaType
 from werkzeug.wrappers import Response as AnyResponse
 
@@ -53,7 +53,7 @@ def as_file(project: Project, form: str) -> Response:
     """An export as a download; it streams, so that its size does not matter."""
     lines = exports.export(web.actor(), project, form)
     kind, ending = ("text/csv", "csv") if form == "csv" else ("application/x-ndjson", "jsonl")
-    response = Response(stream_with_context(lines), mimetype=kind)
+    response = Response(lines, mimetype=kind)
     response.headers["Content-Disposition"] = f'attachment; filename="{project.name}-{form}.{ending}"'
     return response
 

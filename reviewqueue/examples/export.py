@@ -11,7 +11,7 @@ import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, null, select
+from sqlalchemy import ColumnElement, Engine, func, null, select
 from sqlalchemy.orm import Session
 
 from reviewqueue.db import db, dumps, stamp, transaction
@@ -43,7 +43,7 @@ def export(actor: Actor, project: Project, form: str) -> Iterator[str]:
     with transaction() as session:
         count = select(func.count()).select_from(Example).where(Example.project_id == project_id, *which)
         record("export", said | {"rows": session.scalar(count)}, project_id=project_id, actor=actor.id)
-    rows = (line(_full(name, example)) for example in _rows(project_id, which))
+    rows = (line(_full(name, example)) for example in _rows(db.engine, project_id, which))
     return _with_header(rows) if form == "csv" else rows
 
 
@@ -106,12 +106,12 @@ def _full(project_name: str, example: Example) -> dict[str, Any]:
     }
 
 
-def _rows(project_id: str, which: tuple[ColumnElement[bool], ...]) -> Iterator[Example]:
+def _rows(engine: Engine, project_id: str, which: tuple[ColumnElement[bool], ...]) -> Iterator[Example]:
     """Examples by id, in batches of their own short reads: no transaction stays open meanwhile."""
     last = ""
     while True:
         query = select(Example).where(Example.project_id == project_id, Example.id > last, *which)
-        with Session(db.engine) as session:
+        with Session(engine) as session:
             rows = session.scalars(query.order_by(Example.id).limit(BATCH)).all()
         if not rows:
             return

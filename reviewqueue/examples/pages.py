@@ -161,7 +161,7 @@ def _of_project(
     project: Project, fault: Any = None, served: retrieve.Served | None = None, status: int = 200
 ) -> Response:
     counted = select(Example.state, func.count()).where(Example.project_id == project.id)
-    counts = dict(db.session.execute(counted.group_by(Example.state)).tuples().all())
+    counts = dict(db.session.execute(counted.group_by(Example.state)).all())
     sets = db.session.scalars(
         select(ExampleSet)
         .where(ExampleSet.project_id == project.id)

@@ -71,8 +71,10 @@ def search(
 
 def snapshot(project: Project, number: int) -> dict[str, Any]:
     """Example set `number` of a project, the same for ever; Missing when there is no such set."""
+    # Larger numbers than the newest are not asked for: the database could not even compare the largest.
+    wanted = ExampleSet.number == min(number, project.example_set + 1)
     found = db.session.scalars(
-        select(ExampleSet).where(ExampleSet.project_id == project.id, ExampleSet.number == number)
+        select(ExampleSet).where(ExampleSet.project_id == project.id, wanted)
     ).one_or_none()
     if found is None:
         raise Missing("There is no such example set.")

@@ -59,7 +59,7 @@ def tell(entry: LedgerEntry) -> Told:
 
 def entry_at(seq: int) -> LedgerEntry:
     """Entry number `seq`; Missing when the ledger is shorter."""
-    found = db.session.get(LedgerEntry, seq)
+    found = db.session.get(LedgerEntry, seq) if seq < size() else None
     if found is None:
         raise Missing("There is no such entry.")
     return found
