@@ -37,7 +37,8 @@ def fill(
     project: Project, item: Item, typed: Mapping[str, str] | None = None, faults: Sequence[Fault] = ()
 ) -> Form:
     """The form over the item's output, holding what was `typed`, with each fault beside its field."""
-    typed = _as_fields(project, item, dict(typed or {}))
+    plain = {name: _newlines(text) for name, text in (typed or {}).items()}
+    typed = _as_fields(project, item, plain)
     fields = to_fields(project.kind, project.schema, item.output, typed)
     pretty = pretty_json(item.output)
     beside = any(one.name != "output" for one in fields)
