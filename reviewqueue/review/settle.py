@@ -157,33 +157,15 @@ def conclude(
 ) -> Decision:
     """Write the decision and all that goes with it; `released` is told by the verdict when there is one."""
     session = joined()
-    policy = policy_of(item)
     moment = at or (review.given_at if review else None) or now()
-    may_be_used = answer.verdict != "reject" if released is None else released
-    undo = timedelta(seconds=policy.body["undo_seconds"] if answer.verdict else 0)
     if event:
         item.sequence += 1
         item.status = "expired" if event == "item.expired" else "decided"
-    decision = Decision(
-        id=(review.decision_id if review else id) or new_id("dec"),
-        item_id=item.id,
-        project_id=item.project_id,
-        round=item.round,
-        source=source,
-        verdict=answer.verdict,
-        released=may_be_used,
-        output=(answer.output if answer.verdict == "edit" else item.output) if may_be_used else None,
-        edited=answer.verdict == "edit",
-        reason=answer.reason,
-        cause=answer.cause,
-        note=answer.note,
-        decided_by=None if actor == SYSTEM else actor.id,
-        decided_at=moment,
-        final_at=moment + undo,
-        policy_version=item.policy_version,
-        sequence=item.sequence if event else None,
-        supersedes=supersedes,
-    )
+    decision = _decision(item, answer, moment, answer.verdict != "reject" if released is None else released)
+    decision.id = (review.decision_id if review else id) or new_id("dec")
+    decision.source, decision.supersedes = source, supersedes
+    decision.decided_by = None if actor == SYSTEM else actor.id
+    decision.sequence = item.sequence if event else None
     session.add(decision)
     session.flush()
     collect.propose(item, decision)
@@ -198,6 +180,27 @@ def conclude(
         schedule(item, decision, event, recorded)
     after_commit(lambda: ring("learn"))
     return decision
+
+
+def _decision(item: Item, answer: Verdict, moment: datetime, released: bool) -> Decision:
+    """What the item and the answer say of a decision's row; a timeout cannot be undone."""
+    edited = answer.verdict == "edit"
+    undo = policy_of(item).body["undo_seconds"] if answer.verdict else 0
+    return Decision(
+        item_id=item.id,
+        project_id=item.project_id,
+        round=item.round,
+        verdict=answer.verdict,
+        released=released,
+        output=(answer.output if edited else item.output) if released else None,
+        edited=edited,
+        reason=answer.reason,
+        cause=answer.cause,
+        note=answer.note,
+        decided_at=moment,
+        final_at=moment + timedelta(seconds=undo),
+        policy_version=item.policy_version,
+    )
 
 
 def _circumstances(item: Item, review: Review | None, actor: Actor) -> dict[str, Any]:

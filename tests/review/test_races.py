@@ -67,7 +67,7 @@ def race(settings: Settings, role: str, count: int) -> list[Line]:
         process.stdin.flush()
     history: list[Line] = []
     for process in running:
-        out, error = process.communicate(timeout=300)
+        out, error = process.communicate(timeout=240 + 2 * count)
         assert process.returncode == 0, error
         history += [json.loads(line) for line in out.splitlines()]
     db.session.rollback()
