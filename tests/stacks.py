@@ -81,10 +81,10 @@ class Stack:
     def links(self) -> list[str]:
         return re.findall(r"http\S+/login/link/\S+", self.text)
 
-    def child(self, *words: str) -> psutil.Process:
-        """The child whose command line holds all of `words`."""
+    def child(self, words: str) -> psutil.Process:
+        """The child whose command line holds `words`."""
         for child in psutil.Process(self.process.pid).children():
-            if all(word in " ".join(command_line(child)) for word in words):
+            if words in " ".join(command_line(child)):
                 return child
         raise AssertionError(f"no child {words}")
 

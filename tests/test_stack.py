@@ -78,8 +78,8 @@ def test_run_does_background_work_by_rq(shared, tmp_path):
 
 
 def test_run_starts_again_what_was_killed(shared):
-    for words in (("reviewqueue", "worker"), ("gunicorn",), ("redis",), ("reviewqueue", "relay")):
-        victim = shared.child(*words)
+    for words in ("-m reviewqueue worker", "-m gunicorn", "redis-server", "-m reviewqueue relay"):
+        victim = shared.child(words)
         victim.kill()
         assert wait_until(lambda victim=victim: gone([victim]))
     assert wait_until(lambda: shared.text.count("again in") == 4, 20)
