@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 
 from reviewqueue.db import db, dumps, now, transaction
 from reviewqueue.ids import new_id
@@ -149,3 +150,28 @@ def forger(story: Story) -> Iterator[Forger]:
     forger = Forger()
     yield forger
     forger.engine.dispose()
+
+
+@pytest.fixture
+def stopping() -> Any:
+    """`for n in stopping(verb)`: the verb was stopped at its n-th statement; ends once it got through."""
+
+    def run(verb: Callable[[], Any]) -> Iterator[int]:
+        for number in itertools.count(1):
+            numbers = itertools.count(1)
+
+            def stop(*_: Any, numbers: Iterator[int] = numbers, number: int = number) -> None:
+                if next(numbers) == number:
+                    raise ConnectionError("stopped here")
+
+            event.listen(db.engine, "before_cursor_execute", stop)
+            try:
+                verb()
+                return
+            except ConnectionError:
+                pass
+            finally:
+                event.remove(db.engine, "before_cursor_execute", stop)
+            yield number
+
+    return run

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import insert, select, text
 from sqlalchemy.exc import DBAPIError
 
 from reviewqueue.config import current
@@ -198,38 +196,19 @@ def test_record_of_a_decision_twice_is_refused(story):
     assert verify().ok
 
 
-@contextmanager
-def _stopping_at_statement(number: int):
-    numbers = itertools.count(1)
-
-    def stop(*_):
-        if next(numbers) == number:
-            raise ConnectionError("stopped here")
-
-    event.listen(db.engine, "before_cursor_execute", stop)
-    try:
-        yield
-    finally:
-        event.remove(db.engine, "before_cursor_execute", stop)
-
-
-def test_decision_entry_and_parts_commit_together_or_not_at_all(story):
+def test_decision_entry_and_parts_commit_together_or_not_at_all(story, stopping):
     """Whatever statement of a deciding transaction fails, no part of it stays."""
     item = story.item()
     before = len(_bodies())
-    for failing_at in itertools.count(1):
-        with _stopping_at_statement(failing_at):
-            try:
-                story.decide(item)
-                break
-            except ConnectionError:
-                pass
+    stops = 0
+    for _ in stopping(lambda: story.decide(item)):
+        stops += 1
         db.session.rollback()
         assert db.session.scalars(select(Decision)).all() == []
         assert len(_bodies()) == before
         assert db.session.scalars(select(LedgerPart.seq).where(LedgerPart.seq >= before)).all() == []
         assert db.session.get_one(LedgerHead, 1).size == before
-    assert failing_at > 6
+    assert stops > 5
     assert len(_bodies()) == before + 1
     assert verify().ok
 
