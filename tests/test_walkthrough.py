@@ -57,16 +57,19 @@ class Place:
     ada: Visitor
     cleo: Visitor
     aud: Visitor
-    time_passes: Callable[[], None]  # the background works: one pass, or as long as it takes
+    time_passes: Callable[[], object]  # lets the background work, where it does not do so by itself
+    transport: httpx.BaseTransport | None = None
+
+    def program(self, **headers: str) -> httpx.Client:
+        """A program that talks to this instance."""
+        return httpx.Client(base_url=self.url, headers=headers, transport=self.transport, timeout=30)
 
 
 def walk(place: Place, chosen: RealSet) -> None:
     """The way of an item, step by step as the design's table has it."""
     first, second = [row for row in chosen.rows(400) if chosen.said(row).verdict == "edit"][:2]
     correction = chosen.said(first)
-    program = httpx.Client(
-        base_url=place.url, headers={"Authorization": f"Bearer {place.api_key}"}, timeout=30
-    )
+    program = place.program(Authorization=f"Bearer {place.api_key}")
 
     # Submit. A backend sends what its model said. It is stored before the answer comes, and the same key
     # with the same body gives the same answer for ever.
@@ -161,7 +164,6 @@ def walk(place: Place, chosen: RealSet) -> None:
         assert part in trail, part
     assert item["id"] in place.aud.get(f"/audit?item={item['id']}")
     assert place.aud.send(f"/items/{item['id']}/overrides", **reversal).status_code == 403
-    program.close()
 
 
 def send_webhook(place: Place, id: str, event: dict[str, Any], secret: str | None = None) -> httpx.Response:
@@ -174,7 +176,7 @@ def send_webhook(place: Place, id: str, event: dict[str, Any], secret: str | Non
         "webhook-signature": signature,
         "content-type": "application/json",
     }
-    return httpx.post(f"{place.url}/webhooks/{place.backend}", content=body, headers=headers, timeout=30)
+    return place.program().post(f"/webhooks/{place.backend}", content=body, headers=headers)
 
 
 def search_examples(program: httpx.Client, chosen: RealSet, row: dict[str, Any]) -> dict[str, Any]:

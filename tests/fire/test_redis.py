@@ -36,7 +36,7 @@ def processes(base: Flask, settings: Settings, tmp_path: Path) -> Iterator[Deplo
     given = {
         "REVIEWQUEUE_ENV": "test",
         "REVIEWQUEUE_KEYS_DIR": str(settings.keys_dir),
-        "DATABASE_URL": settings.database_url.replace("+psycopg", ""),
+        "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
     }
     running = Deployment(tmp_path / "var", **given)
