@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from io import BytesIO
 from time import perf_counter
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlsplit
@@ -17,6 +18,7 @@ from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response as AnyResponse
+from werkzeug.wsgi import get_content_length
 
 from reviewqueue import answers
 from reviewqueue.answers import SAFE_METHODS, for_programs, problem
@@ -118,12 +120,16 @@ def admit() -> AnyResponse | None:
     rule = request.url_rule
     if for_programs() or request.endpoint == "static":
         needed = None if rule is None or rule.endpoint == "static" else right_of(answers.app(), rule)
-        return _admit_key(needed) if needed else None
+        refused = _admit_key(needed) if needed else None
+        if refused is None:
+            _take_chunked()
+        return refused
     _recognise()
     if rule is None:
         return None
     needed = right_of(answers.app(), rule)
     if request.method not in SAFE_METHODS:
+        _take_chunked()
         _check_form()
     if needed is not None:
         who = person()
@@ -145,14 +151,25 @@ def _check_host() -> None:
 
 
 def _check_length() -> None:
-    limit = BODY_LIMIT
-    if request.path == "/api/v1/items/batch":
-        limit = BATCH_LIMIT
-    elif request.path.startswith(("/claims/", "/items/")):
-        limit = ITEM_FORM_LIMIT
-    request.max_content_length = limit
-    if (request.content_length or 0) > limit:
+    request.max_content_length = _limit()
+    if (get_content_length(request.environ) or 0) > _limit():
         raise RequestEntityTooLarge
+
+
+def _limit() -> int:
+    if request.path == "/api/v1/items/batch":
+        return BATCH_LIMIT
+    return ITEM_FORM_LIMIT if request.path.startswith(("/claims/", "/items/")) else BODY_LIMIT
+
+
+def _take_chunked() -> None:
+    """Read a body of unsaid length; werkzeug would cut it off at the limit and call it whole."""
+    environ = request.environ
+    if environ.get("wsgi.input_terminated") and environ.pop("HTTP_TRANSFER_ENCODING", None):
+        body = environ["wsgi.input"].read(_limit() + 1)
+        if len(body) > _limit():
+            raise RequestEntityTooLarge
+        environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(body), str(len(body))
 
 
 def _check_form() -> None:

@@ -49,6 +49,8 @@ HEADERS = {
 }
 HSTS = "max-age=31536000; includeSubDomains"
 
+DRAINED, DRAINED_KNOWN = 2 << 20, 16 << 20  # bytes of a refused body: from anybody, from whom we know
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}")
 _ID = re.compile(r"[a-z]{3}_[0-9a-z]{26}")
 
@@ -195,7 +197,19 @@ TITLES = {
 }
 
 
+def _drain() -> None:
+    """Read what a refused request still sends: the server would drop the connection, and with it the answer
+    or the next request on it."""
+    left = DRAINED_KNOWN if "actor" in g else DRAINED
+    if request.environ.get("wsgi.input_terminated") and (request.content_length or 0) <= left:
+        stream = request.environ["wsgi.input"]
+        while left > 0 and (piece := stream.read(1 << 16)):
+            left -= len(piece)
+
+
 def _finish(response: Response) -> Response:
+    if response.status_code >= 400 and request.method not in SAFE_METHODS:
+        _drain()
     response.headers.update(HEADERS)
     if current().secure:
         response.headers["Strict-Transport-Security"] = HSTS

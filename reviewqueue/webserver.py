@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,24 @@ COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 
 def application() -> Flask:
     """The whole application, its database at the newest schema; a bad setting ends the process."""
-    # Before anything counts: the web processes forked from this one add up their counts there.
-    os.environ.setdefault(COUNTS, tempfile.mkdtemp(prefix="reviewqueue-counts-"))
     try:
         settings = startup.load()
+        _share_counts(settings)
         app = create_app(settings)
         with app.app_context():
             startup.ensure_schema(settings)
     except ConfigError as error:
         sys.exit(f"reviewqueue: {error}")
     return app
+
+
+def _share_counts(settings: Settings) -> None:
+    """Before anything counts: the web processes forked from this one add up their counts in one folder."""
+    if COUNTS not in os.environ:
+        folder = settings.data_dir / "counts" / settings.bind.replace(":", "_")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        os.environ[COUNTS] = str(folder)
 
 
 def command(settings: Settings, socket: int | None = None) -> list[str]:
@@ -46,11 +53,6 @@ def command(settings: Settings, socket: int | None = None) -> list[str]:
 def post_fork(_server: Any, worker: Any) -> None:
     """gunicorn's hook: a web process does not outlive the one that watches it."""
     die_with_parent(worker.ppid)
-
-
-def on_exit(_server: Any) -> None:
-    """gunicorn's hook: the counts end with the processes that counted."""
-    shutil.rmtree(os.environ.get(COUNTS, ""), ignore_errors=True)
 
 
 # gunicorn reads the names below.

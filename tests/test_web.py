@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -215,6 +216,30 @@ def test_static_files_with_a_fingerprint_are_kept(app: Flask, client: Callable[.
     assert "immutable" in client().get(address).headers["Cache-Control"]
 
 
+@pytest.mark.parametrize(("size", "status"), [(1 << 20, 415), ((1 << 20) + 1, 413)])
+@pytest.mark.parametrize("said", [True, False])
+def test_a_body_is_limited_whether_or_not_its_length_is_said(
+    size: int, status: int, said: bool, client: Callable[..., Any], make: Make
+) -> None:
+    ada = client(make.person("ada"))
+    token = ada.csrf("/account")
+    body = Body(b"x" * size)
+    length = {"CONTENT_LENGTH": str(size)} if said else {"HTTP_TRANSFER_ENCODING": "chunked"}
+    answer = ada.post(
+        "/account/theme", headers={"X-CSRFToken": token}, content_type="text/plain",
+        environ_overrides={"wsgi.input": body, "wsgi.input_terminated": True, **length},
+    )  # fmt: skip
+    assert answer.status_code == status
+    assert body.read() == b"", "what is left unread costs the client the connection"
+
+
+class Body(BytesIO):
+    """What a server hands over of a request; it cannot be closed by those who read it."""
+
+    def close(self) -> None:
+        pass
+
+
 @pytest.fixture
 def environ(request: pytest.FixtureRequest) -> dict[str, str]:
     return dict(getattr(request, "param", {}))
@@ -413,7 +438,6 @@ def test_metrics_add_up_what_web_processes_counted(settings: Settings) -> None:
         "REVIEWQUEUE_KEYS_DIR": str(settings.keys_dir),
         "DATABASE_URL": settings.database_url,
         "PATH": os.environ["PATH"],
-        "TMPDIR": str(settings.data_dir.parent),
     }
     ran = subprocess.run(
         [sys.executable, "-c", program], env=given, capture_output=True, text=True, check=True
