@@ -5,8 +5,9 @@ What stands here must be what `api` does: schemathesis compares the two in every
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from reviewqueue.config import current
+from reviewqueue.examples.export import FORMATS
 from reviewqueue.examples.shapes import ExampleSearch
 from reviewqueue.intake.items import LONGEST_PAGE
 from reviewqueue.intake.shapes import (
@@ -52,7 +54,11 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing the API does."""
+    """One thing the API does.
+
+    `also` are parameters that a generated request must not have: one key under two bodies is refused as it
+    should be, and a wait outlasts the patience of tools. They are told in words and under `x-parameters`.
+    """
 
     method: str
     path: str
@@ -61,8 +67,10 @@ class Operation:
     answers: dict[int, tuple[str, type[BaseModel] | None]]
     body: type[BaseModel] | None = None
     parameters: tuple[dict[str, Any], ...] = ()
+    also: tuple[dict[str, Any], ...] = ()
     says: str = ""
-    refusals: tuple[int, ...] = field(default=(401, 403, 404, 422, 503))
+    refusals: tuple[int, ...] = (401, 403, 404, 422, 503)
+    media: tuple[str, ...] = ("application/json",)
 
 
 def _parameter(name: str, where: str, schema: dict[str, Any], says: str) -> dict[str, Any]:
@@ -81,11 +89,11 @@ _OPERATIONS = (
     Operation(
         "post", "/api/v1/items", "Submit an item", "items:write",
         {201: ("Stored.", ItemTold), 200: ("A repeat: the first answer again.", ItemTold)},
-        Submission, (_KEY,), refusals=_WRITES,
+        Submission, also=(_KEY,), refusals=_WRITES,
     ),
     Operation(
         "post", "/api/v1/items/batch", "Submit up to 1,000 items", "items:write",
-        {200: ("One result for each item, in order.", BatchTold)}, Batch, (_KEY,), refusals=_WRITES,
+        {200: ("One result for each item, in order.", BatchTold)}, Batch, also=(_KEY,), refusals=_WRITES,
         says="The good ones are kept; each bad one says why.",
     ),
     Operation(
@@ -104,8 +112,9 @@ _OPERATIONS = (
     Operation(
         "get", "/api/v1/items/{item_id}", "Look at an item, or wait for its decision", "items:read",
         {200: ("The item.", ItemTold)},
-        parameters=(_ITEM, _parameter("wait", "query", {"type": "integer", "minimum": 0, "maximum": 30,
-                    "default": 0}, "Hold the answer up to this many seconds for a final decision.")),
+        parameters=(_ITEM,),
+        also=(_parameter("wait", "query", {"type": "integer", "minimum": 0, "maximum": 30, "default": 0},
+              "Hold the answer up to this many seconds, until the decision is final."),),
     ),
     Operation(
         "post", "/api/v1/items/{item_id}/withdrawal", "Withdraw a pending item", "items:write",
@@ -133,6 +142,13 @@ _OPERATIONS = (
         parameters=(_PROJECT, _parameter("number", "path", {"type": "integer", "minimum": 0,
                     "maximum": 2**31 - 1}, "The set's number.")),
         refusals=(401, 403, 404, 503),
+    ),
+    Operation(
+        "get", "/api/v1/projects/{project}/examples/export", "Export the examples", "export:read",
+        {200: ("Row by row.", None)},
+        parameters=(_PROJECT, _parameter("format", "query", {"type": "string", "enum": list(FORMATS),
+                    "default": "jsonl"}, "What a row is.")),
+        media=("application/x-ndjson", "text/csv"),
     ),
 )  # fmt: skip
 
@@ -181,7 +197,10 @@ def _described(operation: Operation) -> dict[str, Any]:
         "responses": dict(_responses(operation)),
     }
     scope = f"Key scope: `{operation.scope}`." if operation.scope else ""
-    described["description"] = " ".join(filter(None, [operation.says, scope])) or operation.summary
+    also = [f"`{one['name']}` ({one['in']}): {one['description']}" for one in operation.also]
+    described["description"] = " ".join(filter(None, [operation.says, *also, scope])) or operation.summary
+    if operation.also:
+        described["x-parameters"] = list(operation.also)
     if operation.body:
         schema = {"$ref": _REF.format(model=operation.body.__name__)}
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
@@ -190,8 +209,9 @@ def _described(operation: Operation) -> dict[str, Any]:
 
 def _responses(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
     for status, (says, shape) in operation.answers.items():
-        schema = {"$ref": _REF.format(model=shape.__name__)} if shape else {"type": "object"}
-        answer: dict[str, Any] = {"description": says, "content": {"application/json": {"schema": schema}}}
+        schema = {"$ref": _REF.format(model=shape.__name__)} if shape else {}
+        content = {media: {"schema": schema} for media in operation.media}
+        answer: dict[str, Any] = {"description": says, "content": content}
         if status == 200 and operation.body in (Submission, Event, Batch):
             replayed = {"description": "true for a repeat", "schema": {"type": "string", "enum": ["true"]}}
             answer["headers"] = {"Idempotency-Replayed": replayed}
@@ -239,4 +259,4 @@ def _tidied(schema: Any) -> Any:
         for key, part in schema.items()
         if key != "x-schema" and (key != "title" or isinstance(part, dict))
     }
-    return tidy | schema.get("x-schema", {})
+    return tidy | json.loads(schema.get("x-schema", "{}"))

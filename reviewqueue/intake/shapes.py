@@ -45,17 +45,23 @@ def limits(most: int, least: int = 0) -> Any:
 
 def described(schema: dict[str, Any]) -> Any:
     """What OpenAPI says of a field that pydantic lets through."""
-    # A reference pydantic does not know would make it fail; `openapi` puts it back.
-    return WithJsonSchema({"x-schema": schema})
+    # As text, since a reference pydantic does not know would make it fail; `openapi` puts it back.
+    return WithJsonSchema({"x-schema": json.dumps(schema)})
 
 
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# To JSON 3.0 and 3 are one number. After the limits, or they would be missing from the description.
+WHOLE = BeforeValidator(_whole)
 Name = Annotated[str, limits(200, 1)]
 Json = Annotated[Any, described(JSON_SCHEMA)]
 Output = Annotated[
     Any, described({"anyOf": [{"type": "string", "pattern": NO_NUL}, _OBJECT_SCHEMA, _ARRAY_SCHEMA]})
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+Count = Annotated[int, Field(ge=0, le=MAX_NUMBER), WHOLE]
 Amount = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
 
 
@@ -74,7 +80,7 @@ class Prompt(_Shape):
     name: Name
     version: Annotated[
         Name,
-        BeforeValidator(lambda version: str(version) if type(version) is int else version),
+        BeforeValidator(lambda given: str(whole) if type(whole := _whole(given)) is int else given),
         described({"anyOf": [{"type": "string", "minLength": 1, "maxLength": 200, "pattern": NO_NUL},
                              {"type": "integer", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER}]}),
     ] | None = None  # fmt: skip
@@ -131,7 +137,7 @@ class Submission(_Shape):
     prompt: Annotated[
         Annotated[Name, Tag("<text>")] | Annotated[Prompt, Tag("<named>")], Discriminator(_prompt_form)
     ] | None = None  # fmt: skip
-    example_set: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    example_set: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] | None = None
     arm: Annotated[str, limits(32)] | None = None
     usage: Usage | None = None
     subject: Annotated[Name, Field(description="The end user it is for.")] | None = None
