@@ -129,10 +129,10 @@ def _publish(session: Session, project: Project, policy: PolicyBody, actor: Acto
     session.flush()
     if last is None:
         return [f"published policy version {version}"]
-    return [f"published policy version {version}: {', '.join(_differences(last.body, body))}"]
+    return [f"published policy version {version}: {', '.join(differences(last.body, body))}"]
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs between two policy bodies, field by field; rules by name."""
     told = [
         f"{field} {_shown(old.get(field))} → {_shown(new[field])}"
