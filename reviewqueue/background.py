@@ -175,10 +175,6 @@ class _Worker(Worker):
             db.engine.dispose()
             return done
 
-    def run_maintenance_tasks(self) -> None:
-        # RQ's own version also tidies job groups, which unpickles what it finds in Redis.
-        self.clean_registries()  # type: ignore[no-untyped-call]
-
 
 def work(app: Flask, burst: bool = False) -> None:
     """Do jobs until told to stop, through any outage of Redis; with `burst`, until none waits, or Busy."""

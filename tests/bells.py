@@ -43,4 +43,5 @@ def ring_again() -> int:
 
 
 def fails() -> None:
+    _note("fails")
     raise RuntimeError("this job always fails")

@@ -140,11 +140,7 @@ def test_work_refuses_what_is_not_a_job_of_ours(redis_server, worker, heard, kin
     "fields",
     [
         {"success_callback_name": "tests.bells.boom", "success_callback_timeout": "5"},
-        {"failure_callback_name": "tests.bells.boom"},
-        {"meta": pickle.dumps([])},
-        {"retries_left": "5", "number_of_retries": "0"},
         {"repeats_left": "3", "repeat_intervals": "[0]"},
-        {"dependency_ids": '["x"]'},
     ],
     ids=lambda fields: next(iter(fields)),
 )
@@ -152,6 +148,19 @@ def test_work_ignores_all_that_rq_would_do_besides_the_job(redis_server, worker,
     _raw(_queue(redis_server), JSONSerializer.dumps([ALLOWED, None, [], {}]), **fields)
     worker()
     assert heard() == ["chime"]
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize(
+    "fields",
+    [{"failure_callback_name": "tests.bells.boom"}, {"retries_left": "3", "number_of_retries": "0"}],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_work_ignores_what_rq_would_do_after_a_failure(redis_server, worker, heard, monkeypatch, fields):
+    monkeypatch.setitem(JOBS, "learn", "tests.bells.fails")
+    _raw(_queue(redis_server), JSONSerializer.dumps(["tests.bells.fails", None, [], {}]), **fields)
+    worker()
+    assert heard() == ["fails"]
 
 
 @pytest.mark.sqlite
@@ -172,22 +181,12 @@ def test_work_calls_no_address_that_a_job_brings(redis_server, worker, heard, tm
 
 
 @pytest.mark.sqlite
-def test_work_does_not_unpickle_the_groups_it_finds(redis_server, worker, heard):
-    client = redis_server.client()
-    client.sadd("rq:groups", "g")
-    client.sadd("rq:group:g", "forged")
-    client.hset("rq:job:forged", mapping={"data": b"x", "meta": pickle.dumps(Bomb()), "status": "queued"})
-    worker()
-    assert heard() == []
-
-
-@pytest.mark.sqlite
 def test_work_survives_a_job_that_fails(redis_server, worker, heard, monkeypatch):
     monkeypatch.setitem(JOBS, "learn", "tests.bells.fails")
     ring("learn")
     ring("prepare")
     worker()
-    assert heard() == ["chime"]
+    assert heard() == ["fails", "chime"]
 
 
 @pytest.mark.sqlite
