@@ -20,11 +20,12 @@ from reviewqueue.review.show import markdown, plain, pretty_json
 from reviewqueue.routing import projects, telling
 from reviewqueue.routing.route import shortest
 from reviewqueue.routing.rules import PolicyBody
-from reviewqueue.routing.trial import MOST_ITEMS, Trial, trial
+from reviewqueue.routing.trial import LIMIT, Trial, trial
 
 pages = Blueprint("routing", __name__)
 
-TRIED = ("below", "above", "missing", "rate", "items")
+MOST_ITEMS = 5000  # of a trial
+TRIED = ("below", "above", "missing", "items")
 MISSING = {"review": "is reviewed", "pass": "passes"}
 
 
@@ -106,8 +107,9 @@ def trial_of(project: str) -> Response:
     result, changed, fault, status = None, in_force, None, 200
     if any(name in request.args for name in TRIED):
         try:
-            changed, items = _on_trial(in_force, asked)
-            result = trial(found, changed, items)
+            changes, items = _on_trial(asked)
+            result = trial(found, changes, items)
+            changed = in_force.model_copy(update=changes)
         except Invalid as refused:
             fault, status = refused.errors[0], 422
     else:
@@ -120,7 +122,6 @@ def trial_of(project: str) -> Response:
         fault=fault,
         result=result,
         said=None if result is None else _sentence(in_force, changed, result),
-        words=telling.policy_in_words(changed)[:3],
         missing=list(MISSING.items()),
         most=MOST_ITEMS,
     )
@@ -131,25 +132,21 @@ def _as_asked(policy: PolicyBody) -> dict[str, str]:
         "below": "" if policy.confidence_below is None else str(policy.confidence_below),
         "above": "" if policy.risk_above is None else str(policy.risk_above),
         "missing": policy.missing_confidence,
-        "rate": str(policy.control_rate),
-        "items": "1000",
+        "items": str(LIMIT),
     }
 
 
-def _on_trial(in_force: PolicyBody, asked: dict[str, str]) -> tuple[PolicyBody, int]:
-    """The policy in force with the thresholds asked for, and over how many items."""
-    changed = in_force.model_copy(
-        update={
-            "confidence_below": _share("below", asked["below"]),
-            "risk_above": _share("above", asked["above"]),
-            "missing_confidence": lists.chosen(asked, "missing", list(MISSING)),
-            "control_rate": _share("rate", asked["rate"]) or 0.0,
-        }
-    )
+def _on_trial(asked: dict[str, str]) -> tuple[dict[str, Any], int]:
+    """The changes asked for to the policy in force, and over how many items."""
+    changes = {
+        "confidence_below": _share("below", asked["below"]),
+        "risk_above": _share("above", asked["above"]),
+        "missing_confidence": lists.chosen(asked, "missing", list(MISSING)),
+    }
     items = asked["items"]
     if not items.isascii() or not items.isdigit() or len(items) > 6 or not 1 <= int(items) <= MOST_ITEMS:
         raise Invalid(f"A whole number from 1 to {MOST_ITEMS:,}.", field="items")
-    return changed, int(items)
+    return changes, int(items)
 
 
 def _share(name: str, text: str) -> float | None:
@@ -176,7 +173,7 @@ def _sentence(in_force: PolicyBody, changed: PolicyBody, result: Trial) -> str:
         if old != new
     ]
     begins = f"With {' and '.join(tried)}" if tried else "With the thresholds in force"
-    reviewed, wrong = result.would.items["review"], result.would.wrong["release"]
+    reviewed, wrong = result.then.reviewed, result.then.errors_released
     errors = f"{wrong:,} error" + ("" if wrong == 1 else "s")
     return (
         f"{begins}: {reviewed:,} of {result.items:,} would have been reviewed, {errors} would have been "
