@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,7 +58,6 @@ EDGES = (
     "delivery.pages",
     "examples.api", "examples.pages",
     "ledger.pages",
-    "insight.pages",
 )  # fmt: skip
 THEMES = ("auto", "light", "dark")
 # What the bar offers: text, address, any of these rights. Each shows once its page exists.
@@ -134,12 +132,10 @@ def init_app(app: Flask) -> None:
     app.add_template_filter(_ago, "ago")
     app.add_template_filter(_sentence, "sentence")
     for name in EDGES:
-        # A stage that is not written yet has no pages.
-        if find_spec(f"reviewqueue.{name.split('.')[0]}") and find_spec(f"reviewqueue.{name}"):
-            edge = import_module(f"reviewqueue.{name}")
-            for blueprint in (getattr(edge, "pages", None), getattr(edge, "api", None)):
-                if blueprint is not None:
-                    app.register_blueprint(blueprint)
+        edge = import_module(f"reviewqueue.{name}")
+        for blueprint in (getattr(edge, "pages", None), getattr(edge, "api", None)):
+            if blueprint is not None:
+                app.register_blueprint(blueprint)
     for rule in app.url_map.iter_rules():
         if rule.endpoint != "static":
             right_of(app, rule)
