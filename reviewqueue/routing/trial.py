@@ -1,74 +1,61 @@
-"""What another policy would have done with past items, and what is known of those it would have let go.
+"""A trial: what another policy would have done with past items, and which known errors it would release.
 
-Reads only, and routes with the very function that routes new items. A verdict nobody gave is never
-guessed: errors are counted among items that people decided, and said to be so.
+Reads only. It must never present an error it cannot know as absent: only decided items count as known.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import load_only
 
 from reviewqueue.db import db
 from reviewqueue.models import Decision, Item, Project
+from reviewqueue.routing.projects import body_of, policy_of
 from reviewqueue.routing.route import route
-from reviewqueue.routing.rules import PolicyBody
+from reviewqueue.routing.rules import PolicyBody, parse_policy
 
-MOST_ITEMS = 5000
-BATCH = 200
+LIMIT = 1000  # items
 WRONG = ("edit", "reject")
 
-_SUBMITTED = (
-    "output", "input", "context", "confidence", "samples", "risk", "risk_flags", "external_id", "model",
-    "example_set", "arm", "usage", "subject", "feature", "trace",
-)  # fmt: skip
-_WITHOUT_CONTENT = (
-    Item.id, Item.created_at, Item.route, Item.sampled, Item.coin, Item.confidence, Item.risk,
-)  # fmt: skip
 
-
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
-    """Where items went: how many each way, and how many people found wrong among those they decided."""
+    """What one policy does with the items of a trial. A released item may still be in the control sample."""
 
-    items: Counter[str] = field(default_factory=Counter)
-    decided: Counter[str] = field(default_factory=Counter)
-    wrong: Counter[str] = field(default_factory=Counter)
-    sampled: int = 0
-
-    def add(self, decision: str, sampled: bool, verdict: str | None) -> None:
-        """Count one item that went the way of `decision`."""
-        self.items[decision] += 1
-        self.sampled += sampled and decision == "release"
-        if verdict is not None:
-            self.decided[decision] += 1
-            self.wrong[decision] += verdict in WRONG
+    reviewed: int
+    released: int
+    blocked: int
+    errors_released: int  # of the known errors
+    errors_caught: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trial:
-    """The same items under the policies they were routed by, and under the one on trial."""
+    """A policy beside the one in force, over the same past items."""
 
-    items: int = 0
-    oldest: datetime | None = None
-    was: Outcome = field(default_factory=Outcome)
-    would: Outcome = field(default_factory=Outcome)
-    moves: Counter[tuple[str, str]] = field(default_factory=Counter)
+    items: int
+    known: int  # items a person decided
+    errors: int  # of those: verdict edit or reject
+    now: Outcome
+    then: Outcome
+    changes: list[str]  # in words: "confidence_below 0.8 → 0.7"
 
 
-def trial(project: Project, policy: PolicyBody, limit: int = 1000) -> Trial:
-    """Route the newest `limit` items (at most 5,000) of `project` by `policy`, and count.
+def trial(project: Project, changes: Mapping[str, Any], limit: int = LIMIT) -> Trial:
+    """Route the newest `limit` items again, by the policy in force and with `changes` made to it.
 
-    Erased items are left out: there is nothing to route. Each item keeps its coin, so that the control
-    sample is the one it would have been.
+    `changes` are fields of the [policy] table. Raises Invalid as publishing them would.
     """
-    result = Trial()
-    query = (
+    body = dict(policy_of(project).body)
+    before = body_of(policy_of(project))
+    after = parse_policy(body | dict(changes))
+    counts = (Counter[str](), Counter[str]())
+    items = known = errors = 0
+    rows = db.session.execute(
         select(Item, Decision.verdict)
         .outerjoin(
             Decision,
@@ -76,35 +63,69 @@ def trial(project: Project, policy: PolicyBody, limit: int = 1000) -> Trial:
         )
         .where(Item.project_id == project.id, Item.status != "erased")
         .order_by(Item.number.desc())
-        .limit(min(limit, MOST_ITEMS))
-        .execution_options(yield_per=BATCH)
+        .limit(limit)
+        .execution_options(yield_per=100)
     )
-    if not policy.rules:
-        # Thresholds look at two numbers; a thousand outputs need not be read for them.
-        query = query.options(load_only(*_WITHOUT_CONTENT))
-    for item, verdict in db.session.execute(query):
-        submitted = as_submitted(item, project.name) if policy.rules else _signals(item)
-        answer = route(submitted, policy, item.coin)
-        result.items += 1
-        result.oldest = item.created_at
-        result.was.add(item.route, item.sampled, verdict)
-        result.would.add(answer.decision, answer.sampled, verdict)
-        if item.route != answer.decision:
-            result.moves[item.route, answer.decision] += 1
-        db.session.expunge(item)
-    return result
+    for item, verdict in rows:
+        items += 1
+        known += verdict is not None
+        errors += verdict in WRONG
+        submitted = as_submitted(item, project.name)
+        for policy, count in zip((before, after), counts, strict=True):
+            # A released item is released, whether or not its coin then has it reviewed.
+            decision = route(submitted, policy, item.coin).decision
+            count[decision] += 1
+            count[f"{decision} wrong"] += verdict in WRONG
+    told = _changes(before, after)
+    return Trial(items, known, errors, _outcome(counts[0]), _outcome(counts[1]), told)
 
 
-def as_submitted(item: Item, project_name: str) -> dict[str, Any]:
-    """The item as rules saw it when it came in; what was left out is left out here."""
-    prompt = {"name": item.prompt_name, "version": item.prompt_version}
-    said = {name: getattr(item, name) for name in _SUBMITTED} | {
-        "project": project_name,
-        "prompt": prompt if item.prompt_version is not None else item.prompt_name,
+def _outcome(count: Counter[str]) -> Outcome:
+    return Outcome(
+        reviewed=count["review"],
+        released=count["release"],
+        blocked=count["block"],
+        errors_released=count["release wrong"],
+        errors_caught=count["review wrong"] + count["block wrong"],
+    )
+
+
+def _changes(before: PolicyBody, after: PolicyBody) -> list[str]:
+    old, new = before.model_dump(), after.model_dump()
+    return [
+        f"{name} {_shown(old[name])} → {_shown(new[name])}" if name != "rules" else "other rules"
+        for name in new
+        if old[name] != new[name]
+    ]
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def as_submitted(item: Item, project: str) -> dict[str, Any]:
+    """The item as its backend submitted it, for rules to look into; what was left out is left out."""
+    prompt: Any = item.prompt_name
+    if item.prompt_version is not None:
+        prompt = {"name": item.prompt_name, "version": item.prompt_version}
+    fields = {
+        "project": project,
+        "output": item.output,
+        "input": item.input,
+        "context": item.context,
+        "confidence": item.confidence,
+        "samples": item.samples,
+        "risk": item.risk,
+        "risk_flags": item.risk_flags,
+        "external_id": item.external_id,
+        "model": item.model,
+        "prompt": prompt,
+        "example_set": item.example_set,
+        "arm": item.arm,
+        "usage": item.usage,
+        "subject": item.subject,
+        "feature": item.feature,
+        "trace": item.trace,
         "metadata": item.details,
     }
-    return {name: value for name, value in said.items() if value is not None}
-
-
-def _signals(item: Item) -> dict[str, Any]:
-    return {"confidence": item.confidence, "risk": item.risk}
+    return {name: value for name, value in fields.items() if value is not None}
