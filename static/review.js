@@ -124,10 +124,23 @@
       return;
     }
     review().sent = true;
+    review().verdict = verdict;
     clearTimeout(saving);
     // No key may act again on what is already on its way.
     form().removeAttribute("data-ready");
   }, true);
+
+  // htmx only knows of buttons that were clicked, and Ctrl+Enter clicks none.
+  document.addEventListener("htmx:configRequest", (event) => {
+    if (event.detail.elt === form() && now?.verdict) event.detail.parameters.verdict = now.verdict;
+  });
+
+  // What did not arrive, or was refused without a new page, can be sent again.
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (!now || event.detail.elt !== now.form || !now.form.isConnected) return;
+    now.sent = false;
+    now.form.setAttribute("data-ready", "");
+  });
 
   // Ctrl+Enter presses the button marked as default: the verdict that fits what was done.
   document.addEventListener("keydown", (event) => {
@@ -194,6 +207,11 @@
     if (!$("#lost")) return;
     for (const button of all("button[name=verdict]")) button.disabled = true;
   }
+
+  // The next item came without a new page: keys must find nothing focused, and readers begin at its top.
+  document.addEventListener("htmx:afterSettle", (event) => {
+    if (event.target === document.body || event.target.id === "main") $("#main").focus({ preventScroll: true });
+  });
 
   document.addEventListener("htmx:afterSwap", wake);
   wake();

@@ -51,7 +51,7 @@ def fill(
     return Form(
         fields=fields,
         raw=raw if beside else None,
-        raw_changed=beside and _newlines(raw) != pretty,
+        raw_changed=beside and raw != pretty,
         top=_top_labels(item, fields) if project.kind == "label" else (),
         reason=typed.get("reason", ""),
         cause=typed.get("cause", ""),

@@ -127,9 +127,9 @@ def decide(token: str) -> AnyResponse:
         )  # fmt: skip
     except Invalid as error:
         db.session.rollback()
-        return _page(claim, review, item, typed=draft, faults=error.errors, status=422)
+        return _here(_page(claim, review, item, typed=draft, faults=error.errors, status=422), token)
     except (AlreadyDecided, LeaseLost):
-        return _lost(token, draft)
+        return _here(_lost(token, draft), token)
     return _next(queue_id)
 
 
@@ -145,7 +145,7 @@ def skip(token: str) -> AnyResponse:
         return _page(claim, review, item, aside=error.errors, status=422)
     except LeaseLost:
         return _lost(token, None)
-    notice("Skipped. It is not offered to you again before then.")
+    notice("Skipped. It is not offered to you again for a while.")
     return _next(queue_id)
 
 
@@ -187,6 +187,12 @@ def undo(decision_id: str) -> AnyResponse:
     if claim is not None:
         return redirect(f"/claims/{claim.token}", 303)
     return redirect(f"/items/{db.session.get_one(Decision, decision_id).item_id}", 303)
+
+
+def _here(answer: Response, token: str) -> Response:
+    """`answer`, with the address of the review page in the bar: reloading must not send the form again."""
+    answer.headers["HX-Push-Url"] = f"/claims/{token}"
+    return answer
 
 
 def _page(

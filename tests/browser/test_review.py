@@ -196,7 +196,7 @@ def test_skip_snooze_and_escalate_by_key(page: Any, make: Make) -> None:
     page.wait_for_url(f"**{QUEUE}")
     db.session.rollback()
     skipped = select(Review.item_id, Skip.until).join(Review, Review.id == Skip.review_id)
-    until = dict(db.session.execute(skipped).tuples().all())
+    until = dict(db.session.execute(skipped).all())
     assert until[first.id] < now() + timedelta(hours=5)
     assert now() + timedelta(hours=23) < until[second.id] < now() + timedelta(hours=25)
     assert [decision_of(item) for item in (first, second, third)] == [None] * 3
