@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -116,20 +118,36 @@ def items() -> None:
 @items.command("import")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--project", required=True)
+@click.option("--backend", help="Whose items these are; default: the project's only backend.")
 @as_json
 @in_app
-def import_items(file: Path, project: str, as_json: bool) -> None:
+def import_items(file: Path, project: str, backend: str | None, as_json: bool) -> None:
     """Submit each line of a file; what came before is not submitted twice. Exit 1 when a line is refused."""
-    from reviewqueue import transfer
+    from reviewqueue.intake.bulk import import_lines
+    from reviewqueue.people.access import SYSTEM
 
-    with click.progressbar(length=file.stat().st_size, label="importing", file=sys.stderr) as bar:
-        done = transfer.import_items(file, project, bar.update)
-    for line, why in done.refused:
-        click.echo(f"{file.name}:{line}: {why}", err=True)
-    answer = {"submitted": done.submitted, "known": done.known, "refused": len(done.refused)}
-    put(as_json, answer, ", ".join(f"{count} {word}" for word, count in answer.items()))
-    if done.refused:
+    count = {"submitted": 0, "known": 0, "refused": 0}
+    with file.open("rb") as lines, _bar(file.stat().st_size, "importing") as bar:
+        for done in import_lines(SYSTEM, project, _counted(lines, bar.update), backend):
+            if done.refusal is not None:
+                click.echo(f"{file.name}:{done.number}: {done.refusal.message}", err=True)
+                count["refused"] += 1
+            else:
+                count["known" if done.answer and done.answer.replayed else "submitted"] += 1
+    put(as_json, count, ", ".join(f"{number} {word}" for word, number in count.items()))
+    if count["refused"]:
         raise click.exceptions.Exit(1)
+
+
+def _bar(length: int, label: str) -> Any:
+    """A progress bar on standard error, where that is a terminal."""
+    return click.progressbar(length=length, label=label, file=sys.stderr)
+
+
+def _counted(lines: Iterable[bytes], count: Callable[[int], None]) -> Iterator[bytes]:
+    for line in lines:
+        count(len(line))
+        yield line
 
 
 @items.command("export")
@@ -138,9 +156,10 @@ def import_items(file: Path, project: str, as_json: bool) -> None:
 @in_app
 def export_items(project: str, as_json: bool) -> None:
     """Print every item of a project as the API would answer it, one a line, oldest first."""
-    from reviewqueue import transfer
+    from reviewqueue.intake.bulk import export_lines
+    from reviewqueue.people.access import SYSTEM
 
-    for line in transfer.export_items(project):
+    for line in export_lines(SYSTEM, project):
         click.echo(line, nl=False)
 
 

@@ -40,7 +40,7 @@ EDGES = frozenset(
 # Edges that other edges may use.
 SHARED = ("admission", "answers", "lists", "metrics", "web")
 # Verbs that use all folders, as a client would.
-OVER_ALL = ("demo", "transfer")
+OVER_ALL = ("demo",)
 APART = ("client",)  # for backends; can be copied out
 
 # About 300 and about 40: what is over by a few lines is not yet two things.
