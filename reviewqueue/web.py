@@ -58,6 +58,7 @@ EDGES = (
     "delivery.pages",
     "examples.api", "examples.pages",
     "ledger.pages",
+    "insight.pages",
 )  # fmt: skip
 THEMES = ("auto", "light", "dark")
 # What the bar offers: text, address, any of these rights. Each shows once its page exists.
