@@ -26,8 +26,9 @@ PAGE = 50
 RANKS = {rank: name for name, rank in PRIORITIES.items()}
 SORTS = ("queue", "newest")
 
-# These codes stand on items that were reviewed for their confidence or by lot; naming either would tell.
-_UNTOLD = frozenset({"confidence_below", "confidence_missing", "control_sample", "passed"})
+# What is told by name. Thresholds, a missing confidence and the lot are one to reviewers, and so is a rule
+# that released the output: naming any of these would tell which outputs are out already.
+_TOLD = ("rule:", "rule_error", "paused")
 CHOSEN = {"code": "policy", "message": "chosen by the project's policy"}
 
 
@@ -52,9 +53,9 @@ def queue_order(review: Any = Review) -> tuple[Any, ...]:
 
 
 def reasons_told(item: Item) -> list[dict[str, str]]:
-    """Why the item is here, as far as a reviewer may know: rules and risk by name, the rest as one."""
-    told = [reason for reason in item.route_reasons if reason["code"] not in _UNTOLD]
-    return told or [CHOSEN]
+    """Why the item is here, as far as a reviewer may know: rules that asked for it, the rest as one."""
+    told = [reason for reason in item.route_reasons if reason["code"].startswith(_TOLD)]
+    return told if told and item.route == "review" else [CHOSEN]
 
 
 @dataclass(frozen=True)
@@ -271,13 +272,15 @@ def _here_for(code: str) -> ColumnElement[bool]:
     def coded(word: str) -> ColumnElement[bool]:
         return cast(Item.route_reasons, Text).contains(f'"code":{dumps(word)}', autoescape=True)
 
-    if code in _UNTOLD:
+    asked = Item.route == "review"
+    if code == CHOSEN["code"]:
+        named = (
+            cast(Item.route_reasons, Text).contains(f'"code":"{word}', autoescape=True) for word in _TOLD
+        )
+        return ~and_(asked, or_(*named))
+    if not code.startswith(_TOLD):
         raise Invalid("A list cannot be narrowed to this reason.", field="reason")
-    if code != CHOSEN["code"]:
-        return coded(code)
-    told = ("rule_error", "risk_above", "paused", "blocked")
-    rule = cast(Item.route_reasons, Text).contains('"code":"rule:', autoescape=True)
-    return ~or_(rule, *(coded(word) for word in told))
+    return and_(asked, coded(code))
 
 
 def _sealed(review: Review, sort: str) -> str:

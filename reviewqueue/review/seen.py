@@ -27,24 +27,20 @@ from reviewqueue.models import (
     Review,
 )
 from reviewqueue.people.access import Actor, may, projects_of
-from reviewqueue.review.queues import held_by
+from reviewqueue.review.queues import CHOSEN, held_by, reasons_told
 
 NEUTRAL = "The policy wants a person to look at this one: its confidence or risk, or the lot."
 DISAGREED = "The reviewers did not agree."
-_NAMED = ("rule:", "rule_error", "paused")
 
 
 def why(item: Item, purpose: str = "gate") -> list[str]:
-    """Why the item is here, as far as a reviewer may know.
-
-    Rules that asked for a review are named. Thresholds, a missing confidence and the control sample are one
-    sentence, and so is a rule that released the output: naming it would tell that the output is out.
-    """
+    """Why the item is here in sentences, as far as a reviewer may know."""
+    reasons = [] if purpose == "adjudication" else reasons_told(item)
     told = [DISAGREED] if purpose == "adjudication" else []
-    if item.route == "review":
-        named = [reason["message"] for reason in item.route_reasons if reason["code"].startswith(_NAMED)]
-        told += [message[:1].upper() + message[1:] + "." for message in named]
-    return told or [NEUTRAL]
+    for reason in reasons:
+        message = reason["message"]
+        told.append(NEUTRAL if reason == CHOSEN else f"{message[:1].upper()}{message[1:]}.")
+    return told
 
 
 @dataclass(frozen=True)
