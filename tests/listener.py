@@ -31,7 +31,8 @@ class Callback:
 class Listener:
     """What was accepted, in order. Set `secret` to the backend's callback secret first.
 
-    `refuse` may make it say something else than 200: it gets the event's id and gives the status.
+    `refuse` may make it say something else than 200: it gets the event's id and gives the status. `headers`
+    and `body` are what every answer carries.
     """
 
     def __init__(self, url: str) -> None:
@@ -40,6 +41,8 @@ class Listener:
         self.callbacks: list[Callback] = []
         self.forged: list[str] = []
         self.refuse: Callable[[str], int] = lambda _event: 200
+        self.headers: dict[str, str] = {}
+        self.body = b""
         self.lock = threading.Lock()
 
     def take(self, heard: Heard) -> Answer:
@@ -52,7 +55,7 @@ class Listener:
         if status < 300:
             with self.lock:
                 self.callbacks.append(Callback(heard.id, heard.body, event))
-        return status, {}, b""
+        return status, self.headers, self.body
 
     def once(self) -> list[Callback]:
         """Each event once: what a backend sees that drops a `webhook-id` it has seen."""

@@ -203,11 +203,16 @@ SETS: dict[str, RealSet] = {
 
 
 def require(chosen: RealSet) -> None:
-    """Skip the running test when the data is not here; with CI=true fail it."""
+    """Skip the running test when the set's data is not here; with CI=true fail it."""
+    require_folder(chosen.name)
+
+
+def require_folder(name: str) -> None:
+    """Skip the running test when this folder of the data is not here; with CI=true fail it."""
     import pytest
 
-    if not (DATA / chosen.name).is_dir():
-        reason = f"the development data (../shared/data/{chosen.name}) is not here"
+    if not (DATA / name).is_dir():
+        reason = f"the development data (../shared/data/{name}) is not here"
         if os.environ.get("CI") == "true":
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
