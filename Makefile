@@ -36,7 +36,7 @@ format: $(VENV)/installed-dev
 
 # A browser for the tests. Where it cannot be installed they name what they left out.
 browser: $(VENV)/installed-dev
-	@command -v chromium chromium-browser google-chrome >/dev/null 2>&1 || tests/install-browser || true
+	@command -v chromium >/dev/null 2>&1 || tests/install-browser || true
 
 # The initial migration anew from the models; only until the first release.
 migration:
