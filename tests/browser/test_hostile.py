@@ -188,7 +188,7 @@ def project(kind: str, strings: list[str], **fields: Any) -> Project:
         "name": f"hostile-{kind.replace('_', '-')}",
         "title": OURS[0],
         "kind": kind,
-        "guidelines": "\n\n".join(strings[:MANY]),
+        "guidelines": "\n\n".join([*OURS, *words[::50]]),
         "reasons": ["other", *dict.fromkeys(words[:20])],
         "causes": ["model", *dict.fromkeys(words[20:40])],
     }
