@@ -208,6 +208,12 @@
     for (const button of all("button[name=verdict]")) button.disabled = true;
   }
 
+  // htmx hands attributes on to what has the same id, and the policy forbids a style to come that way: the
+  // size a text area was drawn to.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    for (const drawn of all("[style]", event.detail.target)) drawn.removeAttribute("style");
+  });
+
   // The next item came without a new page: keys must find nothing focused, and readers begin at its top.
   document.addEventListener("htmx:afterSettle", (event) => {
     if (event.target === document.body || event.target.id === "main") $("#main").focus({ preventScroll: true });

@@ -74,6 +74,20 @@ def test_approve_by_key_goes_to_the_next_item(page: Any, make: Make, seen: list[
     assert seen == []
 
 
+def test_a_text_area_drawn_larger_breaks_no_rule_of_the_next_page(
+    page: Any, make: Make, seen: list[str]
+) -> None:
+    project = make.project()
+    make.item(project)
+    second = make.item(project, output="Another one.")
+    sign_in(page, make, make.person("ada"))
+    claim(page)
+    page.evaluate("document.querySelector('textarea[name=output]').style.height = '300px'")
+    page.keyboard.press("1")
+    page.locator(f"#decision-form[data-item={second.id}][data-ready]").wait_for()
+    assert seen == []
+
+
 def test_held_key_decides_one_item_only(page: Any, make: Make) -> None:
     project = make.project()
     items = [make.item(project, output=f"Answer {n}.") for n in range(4)]
