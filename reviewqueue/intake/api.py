@@ -146,7 +146,7 @@ def description() -> Response:
 @web.right(None)
 def docs() -> str:
     """The same for people."""
-    return render_template("intake/docs.html", operations=openapi.operations(), document=openapi.document())
+    return render_template("intake/docs.html", openapi=openapi, document=openapi.document())
 
 
 def _body() -> bytes:

@@ -18,18 +18,9 @@ from reviewqueue.config import current
 from reviewqueue.examples.export import FORMATS
 from reviewqueue.examples.shapes import ExampleSearch
 from reviewqueue.intake.items import LONGEST_PAGE
-from reviewqueue.intake.shapes import (
-    JSON_SCHEMA,
-    NO_NUL,
-    Batch,
-    BatchTold,
-    Event,
-    ItemsTold,
-    ItemTold,
-    ProblemTold,
-    Submission,
-)
+from reviewqueue.intake.shapes import JSON_SCHEMA, NO_NUL, Batch, Event, Submission
 from reviewqueue.intake.strict_json import MAX_DEPTH, MAX_KEYS, MAX_NUMBER
+from reviewqueue.intake.told import BatchTold, ItemsTold, ItemTold, ProblemTold
 from reviewqueue.models.intake import STATUSES
 
 KEY_PATTERN = r"^[!-~]{1,255}$"
@@ -167,7 +158,7 @@ def document() -> dict[str, Any]:
 def _document(address: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for operation in _OPERATIONS:
-        paths.setdefault(operation.path, {})[operation.method] = _described(operation)
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -188,8 +179,8 @@ def _document(address: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _described(operation: Operation) -> dict[str, Any]:
-    described: dict[str, Any] = {
+def _operation(operation: Operation) -> dict[str, Any]:
+    told: dict[str, Any] = {
         "operationId": f"{operation.method} {operation.path}".replace("/", " ").replace("  ", " "),
         "summary": operation.summary,
         "parameters": list(operation.parameters),
@@ -198,13 +189,13 @@ def _described(operation: Operation) -> dict[str, Any]:
     }
     scope = f"Key scope: `{operation.scope}`." if operation.scope else ""
     also = [f"`{one['name']}` ({one['in']}): {one['description']}" for one in operation.also]
-    described["description"] = " ".join(filter(None, [operation.says, *also, scope])) or operation.summary
+    told["description"] = " ".join(filter(None, [operation.says, *also, scope])) or operation.summary
     if operation.also:
-        described["x-parameters"] = list(operation.also)
+        told["x-parameters"] = list(operation.also)
     if operation.body:
         schema = {"$ref": _REF.format(model=operation.body.__name__)}
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    return described
+        told["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return told
 
 
 def _responses(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -260,3 +251,39 @@ def _tidied(schema: Any) -> Any:
         if key != "x-schema" and (key != "title" or isinstance(part, dict))
     }
     return tidy | json.loads(schema.get("x-schema", "{}"))
+
+
+_TYPES = {
+    "string": "text", "integer": "whole number", "number": "number", "boolean": "true or false",
+    "array": "list", "object": "object", "null": "null",
+}  # fmt: skip
+_UNITS = {"string": ("Length", " characters"), "array": ("Items", " entries"), "number": ("imum", "")}
+
+
+def in_words(schema: dict[str, Any]) -> str:
+    """What a field takes, for people: "text, 1 to 200 characters"."""
+    if "$ref" in schema:
+        name = str(schema["$ref"]).rsplit("/", 1)[-1]
+        return {"Json": "any JSON", "JsonObject": "object"}.get(name, name)
+    choices = [part for word in ("anyOf", "oneOf") for part in schema.get(word, [])]
+    if choices:
+        return " or ".join(in_words(part) for part in choices if part != {"type": "null"})
+    if "enum" in schema or "const" in schema:
+        return " · ".join(map(str, schema.get("enum", [schema.get("const")])))
+    kind = schema.get("type")
+    words = _TYPES.get(str(kind), "any JSON")
+    if kind == "array":
+        words += f" of {in_words(schema.get('items', {}))}"
+    suffix, unit = _UNITS.get("number" if kind == "integer" else str(kind), ("", ""))
+    least, most = schema.get(f"min{suffix}"), schema.get(f"max{suffix}")
+    if most is None or abs(most) == MAX_NUMBER:
+        return words + (f", at least {least:,}{unit}" if least and abs(least) != MAX_NUMBER else "")
+    return (
+        f"{words}, {least:,} to {most:,}{unit}" if least is not None else f"{words}, at most {most:,}{unit}"
+    )
+
+
+def described(schema: dict[str, Any]) -> str:
+    """What a field means, wherever in its schema that stands."""
+    inner = (described(part) for word in ("anyOf", "oneOf") for part in schema.get(word, []))
+    return str(schema.get("description") or next(filter(None, inner), ""))

@@ -30,7 +30,7 @@ METADATA_LIMIT = 16 * 1024  # bytes of JSON
 NO_NUL = r"^[^\x00]*$"
 
 JSON_SCHEMA = {"$ref": "#/components/schemas/Json"}
-_OBJECT_SCHEMA = {"$ref": "#/components/schemas/JsonObject"}
+OBJECT_SCHEMA = {"$ref": "#/components/schemas/JsonObject"}
 _ARRAY_SCHEMA = {"type": "array", "items": JSON_SCHEMA}
 
 
@@ -58,10 +58,11 @@ WHOLE = BeforeValidator(_whole)
 Name = Annotated[str, limits(200, 1)]
 Json = Annotated[Any, described(JSON_SCHEMA)]
 Output = Annotated[
-    Any, described({"anyOf": [{"type": "string", "pattern": NO_NUL}, _OBJECT_SCHEMA, _ARRAY_SCHEMA]})
+    Any, described({"anyOf": [{"type": "string", "pattern": NO_NUL}, OBJECT_SCHEMA, _ARRAY_SCHEMA]})
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=MAX_NUMBER), WHOLE]
+LogProb = Annotated[float, Field(ge=-MAX_NUMBER, le=0)]
 Amount = Annotated[float, Field(ge=0, le=MAX_NUMBER)]
 
 
@@ -117,37 +118,41 @@ class Submission(_Shape):
             'chat [{"role", "content"}]; tool_call {"name", "arguments"}; json an object or a list.'
         ),
     ]
-    input: Annotated[Json, Field(description="What the model was asked; any JSON.")] = None
-    context: Annotated[list[Passage], Field(max_length=1000)] | None = None
-    confidence: Share | None = None
-    logprobs: Annotated[
-        list[Annotated[float, Field(le=0, ge=-MAX_NUMBER)]],
-        Field(max_length=100_000, description="Of the tokens; they give a confidence when there is none."),
-    ] | None = None  # fmt: skip
-    samples: Annotated[
-        list[Output],
-        Field(max_length=100, description="Other answers to the same input; give a confidence, too."),
-    ] | None = None  # fmt: skip
-    risk: Share | None = None
-    risk_flags: Annotated[list[Name], Field(max_length=100)] | None = None
-    external_id: Annotated[
-        Name, Field(description="The backend's own id; one item for ever in this backend and project.")
-    ] | None = None  # fmt: skip
-    model: Name | None = None
+    input: Json = Field(None, description="What the model was asked.")
+    context: Annotated[list[Passage], Field(max_length=1000)] | None = Field(
+        None, description="Retrieved passages, shown to the reviewer."
+    )
+    confidence: Share | None = Field(
+        None, description="How sure the output is right; else derived from logprobs or samples."
+    )
+    logprobs: Annotated[list[LogProb], Field(max_length=100_000)] | None = Field(
+        None, description="Log-probabilities of the output's tokens."
+    )
+    samples: Annotated[list[Output], Field(max_length=100)] | None = Field(
+        None, description="Other answers to the same input."
+    )
+    risk: Share | None = Field(None, description="How much harm a wrong output would do.")
+    risk_flags: Annotated[list[Name], Field(max_length=100)] | None = Field(
+        None, description="What checks found; rules can look for them."
+    )
+    external_id: Name | None = Field(
+        None, description="The backend's own id; one item for ever in this backend and project."
+    )
+    model: Name | None = Field(None, description="Which model said it.")
     prompt: Annotated[
         Annotated[Name, Tag("<text>")] | Annotated[Prompt, Tag("<named>")], Discriminator(_prompt_form)
-    ] | None = None  # fmt: skip
-    example_set: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] | None = None
-    arm: Annotated[str, limits(32)] | None = None
-    usage: Usage | None = None
-    subject: Annotated[Name, Field(description="The end user it is for.")] | None = None
-    feature: Annotated[Name, Field(description="The product feature it is for.")] | None = None
-    trace: Trace | None = None
-    metadata: Annotated[
-        dict[str, Any],
-        described(_OBJECT_SCHEMA),
-        Field(description="Echoed back, never interpreted; at most 16 KiB of JSON."),
-    ] | None = None  # fmt: skip
+    ] | None = Field(None, description="Which prompt was used.")  # fmt: skip
+    example_set: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] | None = Field(
+        None, description="The set whose examples went into the prompt."
+    )
+    arm: Annotated[str, limits(32)] | None = Field(None, description="The arm that came with the examples.")
+    usage: Usage | None = Field(None, description="What the output cost.")
+    subject: Name | None = Field(None, description="The end user it is for.")
+    feature: Name | None = Field(None, description="The product feature it is for.")
+    trace: Trace | None = Field(None, description="Where the call can be looked up.")
+    metadata: Annotated[dict[str, Any], described(OBJECT_SCHEMA)] | None = Field(
+        None, description="Echoed back, never interpreted; at most 16 KiB of JSON."
+    )
 
     @field_validator("output")
     @classmethod
@@ -204,112 +209,3 @@ def read(shape: type[S], value: Any) -> S:
         found: list[Fault] = [{"pointer": pointer(place), "message": said} for place, said in told]
     first = found[0]
     raise Invalid(f"{first['pointer'] or 'the body'} {first['message']}", "invalid_request", errors=found)
-
-
-# What goes out. These describe; the code that makes them is items.py.
-
-
-class _Told(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Reason(_Told):
-    """Why an item went where it went; `code` is for programs."""
-
-    code: str
-    message: str
-
-
-class RouteTold(_Told):
-    """The policy's answer for an item."""
-
-    decision: Literal["release", "review", "block"]
-    queue: str | None
-    policy_version: int
-    reasons: list[Reason]
-
-
-class DecisionTold(_Told):
-    """What was settled. Until `final_at` it can be taken back and is not `final`."""
-
-    id: str
-    verdict: Literal["approve", "edit", "reject"] | None = Field(description="null: a timeout, no verdict.")
-    source: Literal["review", "control", "adjudication", "override", "timeout"]
-    released: bool = Field(description="Whether the output may be used.")
-    output: Json
-    edited: bool
-    reason: str | None
-    cause: str | None
-    note: str | None
-    decided_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-    decided_by: str | None
-    policy_version: int
-    final: bool
-    final_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-
-
-class ItemTold(_Told):
-    """An item as it stands. `output` is what may be used now, else null."""
-
-    id: str
-    status: Literal["released", "pending", "decided", "blocked", "withdrawn", "expired", "erased"]
-    project: str
-    external_id: str | None
-    created_at: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
-    confidence: float | None
-    confidence_source: Literal["given", "logprobs", "samples"] | None
-    route: RouteTold
-    output: Json
-    decision: DecisionTold | None
-    sequence: int = Field(description="Of the last event that was called back.")
-    metadata: Annotated[dict[str, Any], described(_OBJECT_SCHEMA)]
-    page: str = Field(description="Where people see it.")
-
-
-class ItemsTold(_Told):
-    """One page of items, newest first."""
-
-    items: list[ItemTold]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
-
-
-class FaultTold(_Told):
-    """One thing wrong with what was sent."""
-
-    pointer: str
-    message: str
-
-
-class ErrorTold(_Told):
-    """Why one item of a batch was refused."""
-
-    code: str
-    detail: str
-    errors: list[FaultTold] | None = None
-
-
-class ResultTold(_Told):
-    """What became of one item of a batch; `status` is the one it would have had alone."""
-
-    index: int
-    status: int
-    item: ItemTold | None = None
-    error: ErrorTold | None = None
-
-
-class BatchTold(_Told):
-    """One result for each item of a batch, in its order."""
-
-    results: list[ResultTold]
-
-
-class ProblemTold(BaseModel):
-    """A refusal (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    code: str = Field(description="A stable word to act on.")
-    request_id: str | None
-    errors: list[FaultTold] | None = None
