@@ -20,9 +20,8 @@ from reviewqueue.examples.shapes import MOST_EXAMPLES, MOST_TOKENS
 from reviewqueue.models import Decision, Example, ExampleSet, Project
 from reviewqueue.models.examples import EXAMPLE_STATES
 from reviewqueue.people import access
-from reviewqueue.review import diff
-from reviewqueue.review.show import clip, plain
-from reviewqueue.text import as_text
+from reviewqueue.review.readable import changes, line, readable
+from reviewqueue.review.show import plain
 
 pages = Blueprint("examples", __name__)
 
@@ -66,12 +65,11 @@ def _narrowed(given: dict[str, str], projects: dict[str, Project]) -> Select[*tu
 
 def _line(example: Example) -> dict[str, Any]:
     """An example as one row of a list."""
-    said = None if example.output is None else clip(as_text(example.output), CLIPPED)
     return {
         "example": example,
-        "input": plain(clip(example.input_text, CLIPPED)),
-        "rejected": plain(clip(as_text(example.rejected_output), CLIPPED)),
-        "output": None if said is None else plain(said),
+        "input": line(example.input, CLIPPED),
+        "rejected": line(example.rejected_output, CLIPPED),
+        "output": None if example.output is None else line(example.output, CLIPPED),
     }
 
 
@@ -81,19 +79,19 @@ def example(example_id: str) -> Response:
     """One example: what was said, what should have been, and what stands against it."""
     found = _visible(example_id)
     decision = db.session.get_one(Decision, found.decision_id)
-    rejected = as_text(found.rejected_output)
-    corrected = None if found.output is None else as_text(found.output)
+    project = db.session.get_one(Project, found.project_id)
+    rejected, corrected = found.rejected_output, found.output
     against = retrieve.contradictions([found])[found.id]
     return web.show(
         "examples/example.html",
         example=found,
-        project=db.session.get_one(Project, found.project_id),
+        project=project,
         decision=decision,
         note=plain(decision.note) if decision.note else None,
-        asked=plain(found.input_text),
-        rejected=plain(rejected),
-        corrected=None if corrected is None else plain(corrected),
-        changes=None if corrected is None else diff.to_markup(diff.words(rejected, corrected)),
+        asked=readable(found.input),
+        rejected=readable(rejected, project.kind),
+        corrected=None if corrected is None else readable(corrected, project.kind),
+        changes=None if corrected is None else changes(project.kind, rejected, corrected),
         against=[_line(other) for other in against],
         copies=[_line(other) for other in retrieve.near_copies(found) if other not in against],
         names=access.people_of([found.author_id, found.promoted_by, found.retired_by]),

@@ -53,7 +53,7 @@ def _audit(report: Any) -> Response:
         "ledger/audit.html",
         listed=listed,
         told=told,
-        names=access.people_of(one.entry.actor for one in told),
+        names=access.people_of(id_ for one in told for id_ in _named(one)),
         given=given,
         people=people,
         projects=projects,
@@ -62,6 +62,11 @@ def _audit(report: Any) -> Response:
         size=size,
         here=size <= VERIFIED_HERE,
     )
+
+
+def _named(told: reading.Told) -> list[str | None]:
+    """Ids in an entry that have a name to be shown."""
+    return [told.entry.actor, told.body.get("target"), told.body.get("backend")]
 
 
 def _narrowed(given: dict[str, str], projects: dict[str, Project]) -> Select[*tuple[Any, ...]]:
@@ -89,11 +94,11 @@ def _narrowed(given: dict[str, str], projects: dict[str, Project]) -> Select[*tu
 def entry(seq: int) -> Response:
     """One entry: its canonical bytes, what it commits to, and whether all of that holds."""
     found = reading.entry_at(seq)
-    parts = reading.parts_of(seq)
+    parts, told = reading.parts_of(seq), reading.tell(found)
     return web.show(
         "ledger/entry.html",
-        told=reading.tell(found),
-        names=access.people_of([found.actor]),
+        told=told,
+        names=access.people_of(_named(told)),
         body=plain(found.body.decode("utf-8", "replace")),
         parts=[(part, _text(part)) for part in parts],
         checks=reading.checks(found, parts),

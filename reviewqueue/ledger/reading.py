@@ -153,7 +153,7 @@ _SOURCES = {
     "override": "overrode",
     "timeout": "time ran out",
 }
-_TOLD = ("target", "role", "queue", "queues", "scopes", "purpose", "policy_version", "trusted", "active")
+_TOLD = ("role", "queue", "queues", "scopes", "purpose", "policy_version", "trusted", "active")
 
 
 def _value(value: Any) -> str:

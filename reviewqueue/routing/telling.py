@@ -91,7 +91,8 @@ def _condition(condition: Condition) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_value(one) for one in value)
-    return json.dumps(value, ensure_ascii=False)
+    # A pattern is shown as it was written, without JSON's own backslashes.
+    return f'"{value}"' if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _people(count: int) -> str:
