@@ -6,7 +6,6 @@ sway them while a review of it is open.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 from flask import Blueprint, Response, redirect, request
@@ -16,11 +15,12 @@ from werkzeug.wrappers import Response as AnyResponse
 from reviewqueue.db import db
 from reviewqueue.errors import Fault, Invalid
 from reviewqueue.ids import new_id
+from reviewqueue.ledger import reading
 from reviewqueue.models import Item, Project, Queue
 from reviewqueue.people.access import item_for, may, people_of
 from reviewqueue.review import form as forms
 from reviewqueue.review import readable, seen, settle
-from reviewqueue.review.show import plain, pretty_json
+from reviewqueue.review.show import plain
 from reviewqueue.web import actor, notice, right, show
 
 pages = Blueprint("items", __name__)
@@ -61,9 +61,9 @@ def _page(
     project = db.session.get_one(Project, item.project_id)
     trail = seen.trail(actor(), item)
     sent = seen.deliveries(item) if may(actor(), "read_deliveries") else []
-    entries = seen.entries(item) if may(actor(), "read_audit") else []
+    told = reading.trail(item.id) if may(actor(), "read_audit") else []
     people = {one.given_by for one in trail.reviews} | {one.claimed_by for one in trail.reviews}
-    people |= {one.decided_by for one in trail.decisions} | {entry.actor for entry in entries}
+    people |= {one.decided_by for one in trail.decisions} | {one.entry.actor for one in told}
     queues = db.session.execute(select(Queue.id, Queue.name).where(Queue.project_id == project.id))
     return show(
         "review/item.html",
@@ -78,7 +78,7 @@ def _page(
         alternatives=readable.alternatives(item.output, item.samples),
         details=readable.readable(item.details) if item.details else None, plain=plain,
         trace=readable.leads_to((item.trace or {}).get("url")),
-        sent=sent, entries=[(entry, plain(pretty_json(json.loads(entry.body)))) for entry in entries],
+        sent=sent, told=told,
         learned=seen.learned(item) if may(actor(), "read_examples") and trail.told else [],
         names=people_of(people), queues={row.id: row.name for row in queues},
         overridable=may(actor(), "override") and item.status in OVERRIDABLE,

@@ -21,7 +21,6 @@ from reviewqueue.models import (
     Delivery,
     Example,
     Item,
-    LedgerEntry,
     Policy,
     Project,
     Review,
@@ -204,15 +203,6 @@ def deliveries(item: Item) -> list[tuple[Delivery, list[Attempt]]]:
     ):
         attempts[attempt.delivery_id].append(attempt)
     return [(delivery, attempts[delivery.id]) for delivery in sent]
-
-
-def entries(item: Item) -> list[LedgerEntry]:
-    """What the ledger holds about the item, in order."""
-    return list(
-        db.session.scalars(
-            select(LedgerEntry).where(LedgerEntry.item_id == item.id).order_by(LedgerEntry.seq)
-        )
-    )
 
 
 def learned(item: Item) -> list[Example]:
