@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 from flask import Flask, g, make_response, redirect, request, session
 from flask_login import UserMixin
 from flask_wtf.csrf import CSRFProtect
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, NotFound, RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.routing import Rule
 from werkzeug.wrappers import Response as AnyResponse
 from werkzeug.wsgi import get_content_length
@@ -117,6 +117,8 @@ def admit() -> AnyResponse | None:
     g.request_id = answers.request_id(request.headers.get("X-Request-Id")) or uuid.uuid4().hex
     _check_host()
     _check_length()
+    if "\0" in request.path:
+        raise NotFound  # no name of ours has one, and PostgreSQL cannot even compare it
     rule = request.url_rule
     if for_programs() or request.endpoint == "static":
         needed = None if rule is None or rule.endpoint == "static" else right_of(answers.app(), rule)

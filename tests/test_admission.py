@@ -194,3 +194,10 @@ def test_an_unauthenticated_page_leads_to_sign_in_and_back(client: Callable[...,
 def test_safe_next_keeps_own_paths_only(address: str | None) -> None:
     assert web.safe_next(address) == "/"
     assert web.safe_next("/items/itm_1?x=2") == "/items/itm_1?x=2"
+
+
+@pytest.mark.parametrize(
+    "path", ["/deliveries/{}", "/examples/{}", "/policies/{}", "/items/{}", "/queues/{}/main", "/claims/{}"]
+)
+def test_a_name_that_holds_nul_is_missing(client: Callable[..., Any], make: Make, path: str) -> None:
+    assert client(make.person("dora")).get(path.format("%00")).status_code == 404
