@@ -5,16 +5,23 @@ A draft is the form's fields as they were typed. Must never let an approval carr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from reviewqueue.db import now
 from reviewqueue.errors import Fault, Invalid
 from reviewqueue.models import Item, Project
 from reviewqueue.review.diff import same
 from reviewqueue.review.fields import Field, from_form, to_fields
 from reviewqueue.review.show import as_text, pretty_json
 
+_LATER = re.compile(r"\+(\d{1,4})([mhd])")
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+SNOOZES = (("+30m", "30 minutes"), ("+1h", "1 hour"), ("+4h", "4 hours"), ("+1d", "1 day"), ("+3d", "3 days"),
+           ("+7d", "1 week"))  # fmt: skip
 REMARKS = ("reason", "cause", "note")
 
 
@@ -100,6 +107,21 @@ def outcome(project: Project, item: Item, verdict: str, form: Mapping[str, str])
             )
             raise Invalid(message, "changed", field="output")
     return None
+
+
+def until_of(text: str) -> datetime | None:
+    """A time to be offered the review again: "+4h" from now, or RFC 3339 (UTC when it names no zone)."""
+    text = text.strip()
+    if not text:
+        return None
+    later = _LATER.fullmatch(text)
+    if later:
+        return now() + timedelta(**{_UNITS[later[2]]: int(later[1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Invalid("Choose a time such as 2026-11-20T14:00Z.", field="until") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _is_output(name: str) -> bool:

@@ -6,17 +6,16 @@ every refusal shows it again or keeps it with the claim.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
 from typing import Any
 
 from flask import Blueprint, Response, redirect, request
 from sqlalchemy import select
 from werkzeug.wrappers import Response as AnyResponse
 
-from reviewqueue.db import db, now
-from reviewqueue.errors import AlreadyDecided, Conflict, Fault, Invalid, LeaseLost
+from reviewqueue.db import db
+from reviewqueue.errors import Conflict, Fault, Invalid, LeaseLost
 from reviewqueue.ids import new_id
 from reviewqueue.models import Claim, Decision, Item, Project, Queue, Review
 from reviewqueue.people.access import people_of, queue_for
@@ -31,11 +30,6 @@ from reviewqueue.review.show import as_text, markdown, plain
 from reviewqueue.web import actor, notice, right, show
 
 pages = Blueprint("review", __name__)
-
-_LATER = re.compile(r"\+(\d{1,4})([mhd])")
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
-SNOOZES = (("+30m", "30 minutes"), ("+1h", "1 hour"), ("+4h", "4 hours"), ("+1d", "1 day"), ("+3d", "3 days"),
-           ("+7d", "1 week"))  # fmt: skip
 
 
 @pages.post("/queues/<project>/<queue>/claims")
@@ -126,10 +120,11 @@ def decide(token: str) -> AnyResponse:
             form.get("reason"), form.get("cause"), form.get("note"), draft=draft,
         )  # fmt: skip
     except Invalid as error:
-        db.session.rollback()
+        _save(token, draft)
         return _here(_page(claim, review, item, typed=draft, faults=error.errors, status=422), token)
-    except (AlreadyDecided, LeaseLost):
-        return _here(_lost(token, draft), token)
+    except Conflict as conflict:
+        _save(token, draft)
+        return _here(_lost(token, draft, conflict.message), token)
     return _next(queue_id)
 
 
@@ -140,7 +135,7 @@ def skip(token: str) -> AnyResponse:
     claim, review, item = claims.open_claim(actor(), token)
     queue_id = review.queue_id
     try:
-        claims.skip(actor(), token, request.form.get("reason"), _until(request.form.get("until", "")))
+        claims.skip(actor(), token, request.form.get("reason"), forms.until_of(request.form.get("until", "")))
     except Invalid as error:
         return _page(claim, review, item, aside=error.errors, status=422)
     except LeaseLost:
@@ -189,6 +184,13 @@ def undo(decision_id: str) -> AnyResponse:
     return redirect(f"/items/{db.session.get_one(Decision, decision_id).item_id}", 303)
 
 
+def _save(token: str, draft: dict[str, str] | None) -> None:
+    """Keep what came with a verdict that was refused; the page that says why shows it as well."""
+    db.session.rollback()
+    with suppress(LeaseLost, Invalid):
+        claims.renew(actor(), token, draft)
+
+
 def _here(answer: Response, token: str) -> Response:
     """`answer`, with the address of the review page in the bar: reloading must not send the form again."""
     answer.headers["HX-Push-Url"] = f"/claims/{token}"
@@ -229,7 +231,7 @@ def _page(
         said=[readable.changes(project.kind, item.output, one.output) if one.output is not None else None
               for one in given],
         notes=[turn for turn in history(review.id) if turn.ended == "escalated"],
-        queues=db.session.scalars(elsewhere.order_by(Queue.name)).all(), snoozes=SNOOZES,
+        queues=db.session.scalars(elsewhere.order_by(Queue.name)).all(), snoozes=forms.SNOOZES,
         aside={fault["pointer"]: fault["message"] for fault in aside}, asides=request.form,
         undo=seen.undoable(actor()),
     )  # fmt: skip
@@ -251,15 +253,14 @@ def _changed(project: Project, item: Item, typed: Mapping[str, str] | None) -> r
         return None
 
 
-def _lost(token: str, typed: Mapping[str, str] | None) -> Response:
+def _lost(token: str, typed: Mapping[str, str] | None, message: str | None = None) -> Response:
     """Who has the review now and what was decided, with what was typed kept to be copied."""
     claim, review, item = claims.open_claim(actor(), token)
     decided = review.state == "given"
     return show(
         "review/lost.html", "review/_lost.html", 409, item=item, kept=_kept(token, typed),
-        message=claims.why_lost(db.session(), actor(), claim),
+        message=message or claims.why_lost(db.session(), actor(), claim),
         decided=review if decided and not seen.trail(actor(), item).open else None,
-        free=review.state == "wanted" and not (review.lease_expires_at and review.lease_expires_at > now()),
         names=people_of([review.given_by]), undo=seen.undoable(actor()),
         **_place(db.session.get_one(Queue, review.queue_id)),
     )  # fmt: skip
@@ -297,18 +298,3 @@ def _place(queue: Queue) -> dict[str, Any]:
 def _address(queue_id: str) -> str:
     place = _place(db.session.get_one(Queue, queue_id))
     return f"/queues/{place['project'].name}/{place['queue'].name}"
-
-
-def _until(text: str) -> datetime | None:
-    """A time to be offered the review again: "+4h" from now, or RFC 3339 (UTC when it names no zone)."""
-    text = text.strip()
-    if not text:
-        return None
-    later = _LATER.fullmatch(text)
-    if later:
-        return now() + timedelta(**{_UNITS[later[2]]: int(later[1])})
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise Invalid("Choose a time such as 2026-11-20T14:00Z.", field="until") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

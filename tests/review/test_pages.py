@@ -488,3 +488,25 @@ def test_hostile_content_is_text_on_every_page(kind: str, client: Any, make: Any
             r"<textarea.*?</textarea>|<(input|option)[^>]*>", "", main
         )
     assert decided(ada, address, "approve").status_code == 303
+
+
+def test_decide_refused_keeps_the_text_with_the_claim(client: Any, make: Any) -> None:
+    make.item(make.project())
+    ada = client(make.person("ada"))
+    address = claimed(ada)
+    assert decided(ada, address, "edit", output="Without a reason").status_code == 422
+    assert form_of(ada.get(address).text)["output"] == "Without a reason"
+
+
+def test_decide_a_form_sent_before_with_other_content_shows_the_text(client: Any, make: Any) -> None:
+    project = make.project()
+    make.item(project)
+    make.item(project, output="Another one.")
+    ada = client(make.person("ada"))
+    address = claimed(ada)
+    used = form_of(ada.get(address).text)["decision_id"]
+    following = decided(ada, address, "approve", decision_id=used).location
+    answer = decided(ada, following, "edit", output="My text", reason="tone", decision_id=used)
+    assert answer.status_code == 409
+    assert "My text" in answer.text
+    assert form_of(ada.get(following).text)["output"] == "My text"
