@@ -21,7 +21,7 @@ from reviewqueue.ids import is_id, new_id, new_token
 from reviewqueue.ledger.entries import undo_facts
 from reviewqueue.ledger.record import record
 from reviewqueue.models import Claim, Decision, Delivery, Item, Project, Queue, Review
-from reviewqueue.people.access import ADJUDICATION, Actor, require
+from reviewqueue.people.access import ADJUDICATION, Actor, item_for, require
 from reviewqueue.review.claim import (
     AWAY,
     LEASE,
@@ -131,9 +131,10 @@ def undo(actor: Actor, decision_id: str) -> Claim | None:
         giver = review.given_by if review else decision.decided_by if decision else None
         if giver is None:
             raise Missing("There is no such decision.")
-        if giver != actor.id:
-            raise Forbidden("Only the person who decided can take it back.")
         item = lock_item((review or decision).item_id)  # type: ignore[union-attr]
+        if giver != actor.id:
+            item_for(actor, item.id)  # Missing, when they may not even know of it
+            raise Forbidden("Only the person who decided can take it back.")
         moment = now()
         if decision is not None:
             _take_back(session, decision, item, moment)
