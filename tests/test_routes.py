@@ -127,7 +127,7 @@ SENT: dict[str, Any] = {
     "/claims/<token>/skip": {"until": "never"},
     "/claims/<token>/escalation": {"queue": "nowhere"},
 }
-KEPT = "decision review claim example project policy backend api_key secret endpoint delivery item".split()
+KEPT = "decision review claim example project policy backend api_key secret endpoint delivery item"
 # The ledger also tells of exports and of sessions that people end: they may.
 ENTRIES = "ledger_entry WHERE type IN ('decision', 'review', 'undo', 'withdrawal', 'example', 'delivery')"
 
@@ -249,7 +249,7 @@ def kept() -> dict[str, list[Any]]:
     db.session.rollback()
     found = {
         table: [tuple(row) for row in db.session.execute(text(f"SELECT * FROM {table} ORDER BY 1"))]
-        for table in [*KEPT, ENTRIES]
+        for table in [*KEPT.split(), ENTRIES]
     }
     db.session.rollback()
     return found
