@@ -437,6 +437,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_delivery_backend', ['backend_id', 'id'], unique=False)
         batch_op.create_index(batch_op.f('ix_delivery_decision_id'), ['decision_id'], unique=False)
         batch_op.create_index('ix_delivery_due', ['next_attempt_at'], unique=False, postgresql_where=sa.text("state IN ('due', 'inflight')"), sqlite_where=sa.text("state IN ('due', 'inflight')"))
+        batch_op.create_index(batch_op.f('ix_delivery_item_id'), ['item_id'], unique=False)
         batch_op.create_index('ix_delivery_state', ['state', 'id'], unique=False)
         batch_op.create_index('uq_delivery_sequence', ['item_id', 'sequence'], unique=True, postgresql_where=sa.text("state <> 'cancelled'"), sqlite_where=sa.text("state <> 'cancelled'"))
 
@@ -516,6 +517,7 @@ def downgrade() -> None:
     with op.batch_alter_table('delivery', schema=None) as batch_op:
         batch_op.drop_index('uq_delivery_sequence', postgresql_where=sa.text("state <> 'cancelled'"), sqlite_where=sa.text("state <> 'cancelled'"))
         batch_op.drop_index('ix_delivery_state')
+        batch_op.drop_index(batch_op.f('ix_delivery_item_id'))
         batch_op.drop_index('ix_delivery_due', postgresql_where=sa.text("state IN ('due', 'inflight')"), sqlite_where=sa.text("state IN ('due', 'inflight')"))
         batch_op.drop_index(batch_op.f('ix_delivery_decision_id'))
         batch_op.drop_index('ix_delivery_backend')

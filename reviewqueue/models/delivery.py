@@ -62,7 +62,7 @@ class Delivery(Base):
 
     id: Mapped[str] = mapped_column(String(30), primary_key=True)  # evt_: the webhook-id
     backend_id: Mapped[str] = mapped_column(ForeignKey("backend.id"))
-    item_id: Mapped[str] = mapped_column(ForeignKey("item.id"))
+    item_id: Mapped[str] = mapped_column(ForeignKey("item.id"), index=True)
     decision_id: Mapped[str | None] = mapped_column(ForeignKey("decision.id"), index=True)
     type: Mapped[str] = mapped_column(String(32))
     sequence: Mapped[int]  # within the item; k + 1 waits for the end of k

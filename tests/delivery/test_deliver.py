@@ -26,6 +26,8 @@ from reviewqueue.delivery import deliver
 from reviewqueue.delivery.deliver import DELAYS, deliver_due, replay
 from reviewqueue.delivery.endpoints import prove
 from reviewqueue.errors import Conflict, Forbidden, Missing
+from reviewqueue.intake.store import Answer as Answered
+from reviewqueue.intake.submit import submit_batch
 from reviewqueue.models import Attempt, Delivery, Endpoint, LedgerEntry, Project
 from reviewqueue.people.backends import rotate_secret
 from reviewqueue.review.decide import undo
@@ -283,7 +285,7 @@ def test_deliver_lets_a_later_event_wait_for_the_end_of_an_earlier_one(
 
 
 def test_deliver_keeps_the_order_of_each_item_while_a_third_of_all_answers_are_failures(
-    make: Make, project: Any, backend: Receiver, clock: Clock
+    make: Make, backend: Receiver, clock: Clock
 ) -> None:
     chance = random.Random(12)
 
@@ -292,7 +294,17 @@ def test_deliver_keeps_the_order_of_each_item_while_a_third_of_all_answers_are_f
             return (500 if chance.random() < 0.3 else 200), {}, b""
 
     backend.answer = moody
-    items = [three_events(make, project) for _ in range(200)]
+    # Released at once and overridden three times: three events each, and no review to wait for.
+    sure = make.project("sure", confidence_below=0.5, undo_seconds=0)
+    make.backend(sure, callback=backend.url)
+    sent = [{"project": sure.name, "output": f"Answer {number}", "confidence": 0.9} for number in range(200)]
+    answers, _ = submit_batch(sent, make.backend_actor(sure))
+    items = [answer.id for answer in answers if isinstance(answer, Answered)]
+    assert len(items) == 200
+    lead = make.person("cleo")
+    for text in ("Better.", "Better still.", "Best."):
+        for item in items:
+            override(lead, item, "edit", text, "tone")
     until_nothing_is_open(clock)
 
     assert states() == {"delivered": 600}
