@@ -109,8 +109,10 @@ def problem(
         "code": code,
         "request_id": g.get("request_id"),
     }
-    if errors or status == 422:
-        body["errors"] = list(errors or [])
+    if status == 422:
+        body["errors"] = list(errors or [{"pointer": "", "message": body["detail"]}])
+    elif errors:
+        body["errors"] = list(errors)
     response = jsonify(body)
     response.status_code = status
     response.mimetype = "application/problem+json"

@@ -91,14 +91,14 @@ def backends() -> None:
 @in_app
 def add_backend(name: str, project: str, callback: str | None, trusted: bool, as_json: bool) -> None:
     """Add a backend; prints its key and secrets as JSON, this once."""
-    from reviewqueue.delivery import endpoints, guard
+    from reviewqueue.delivery import endpoints
     from reviewqueue.people import backends as verbs
     from reviewqueue.people.access import SYSTEM
 
     if trusted and callback is None:
         raise click.UsageError("--trusted says something about --callback, which is missing")
     if callback is not None:
-        guard.check_url(callback, current().callback_allow)  # before there is a backend without a callback
+        endpoints.check(callback, trusted=trusted)  # before there is a backend without a callback
     new = verbs.add_backend(SYSTEM, name, project)
     secrets = {"inbound_secret": new.inbound_secret, "callback_secret": new.callback_secret}
     put(True, {"backend": new.backend.name, "api_key": new.api_key, **secrets})
@@ -259,6 +259,7 @@ def settings(as_json: bool) -> None:
     listed = [dict(zip(("name", "default", "meaning"), each, strict=True)) for each in describe()]
     lines = [f"{each['name']:28} {each['default'] or '-':16} {each['meaning']}" for each in listed]
     put(as_json, {"settings": listed}, *lines)
+    Settings.load(os.environ)  # whoever looks at the list has often misspelt one: that is told as well
 
 
 @main.command()

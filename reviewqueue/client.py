@@ -99,7 +99,7 @@ class Client:
         return self._ask("POST", f"/items/{item_id}/withdrawal")
 
     def examples(self, project: str, input: Any, *, k: int = 5, max_tokens: int = 1500) -> dict[str, Any]:
-        """The active examples nearest to `input`. Send `set` (as `example_set`) and `arm` back with the item."""
+        """The active examples nearest to `input`; send `set` (as `example_set`) and `arm` with the item."""
         body = {"input": input, "k": k, "max_tokens": max_tokens}
         return self._ask("POST", f"/projects/{project}/examples/search", json=body)
 

@@ -26,8 +26,11 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except Invalid as error:
-            lines = [f"{fault['pointer']}: {fault['message']}" for fault in error.errors]
-            raise Refused("; ".join(dict.fromkeys([error.message, *lines[:1]]))) from None
+            first = next(iter(error.errors), None)
+            said = [error.message]
+            if first is not None and first["message"] not in error.message:
+                said.append(f"{first['pointer']}: {first['message']}")
+            raise Refused("; ".join(said)) from None
         except (Refusal, ConfigError) as error:
             raise Refused(str(error)) from None
         except SQLAlchemyError as error:

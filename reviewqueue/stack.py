@@ -216,7 +216,7 @@ class Stack:
         deadline = time.monotonic() + READY_SECONDS
         while not self.stopping.is_set():
             if web.deaths >= 3 or time.monotonic() > deadline:
-                raise ConfigError(f"the web server does not start; {web.log} may say why")
+                raise ConfigError(f"the web server does not start: {_last_line(web.log)}; more in {web.log}")
             web.watch()
             if _answers(self.listening.getsockname()):
                 return
@@ -232,6 +232,11 @@ class Stack:
         """End all children: first those that use Redis, then Redis."""
         stop(self.children)
         stop(self.redis)
+
+
+def _last_line(log: Path | None) -> str:
+    lines = log.read_text("utf-8", "replace").split("\n") if log and log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
 
 
 def _answers(address: tuple[str, int]) -> bool:

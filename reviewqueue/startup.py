@@ -15,7 +15,7 @@ from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
 from reviewqueue import create_base, schema
-from reviewqueue.config import ConfigError, Settings, create_keys
+from reviewqueue.config import KEY_NAMES, ConfigError, Settings, create_keys
 from reviewqueue.db import db
 
 
@@ -28,6 +28,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
             create_keys(settings.keys_dir)
         except OSError as error:
             raise ConfigError(f"keys cannot be made in {settings.keys_dir}: {error.strerror}") from None
+    for name in KEY_NAMES:
+        settings.key(name)  # also those this process never opens: a bad one is found now, not in an outage
     return settings
 
 

@@ -108,6 +108,15 @@ def test_a_refusal_is_a_page_a_notice_or_a_problem(
         assert body["errors"] == [{"pointer": "/output", "message": "no good"}]
 
 
+def test_every_422_says_where(app: Flask, client: Callable[..., Any]) -> None:
+    def refuse() -> str:
+        raise Invalid("no good", errors=[])
+
+    app.add_url_rule("/api/v1/no", "api_no", web.right(None)(refuse))
+    body = client().get("/api/v1/no").get_json(force=True)
+    assert body["errors"] == [{"pointer": "", "message": "no good"}]
+
+
 def test_a_failure_tells_nothing_but_its_request_id(
     app: Flask, client: Callable[..., Any], capfd: pytest.CaptureFixture[str]
 ) -> None:

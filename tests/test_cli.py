@@ -251,6 +251,23 @@ def _triggers(connection):
 
 
 @pytest.mark.sqlite
+def test_settings_lists_and_then_names_one_it_does_not_know(shell):
+    result = shell("settings", ok=False, REVIEWQUEUE_DATADIR="x")
+    assert result.exit_code == 1
+    assert "REVIEWQUEUE_DATA_DIR" in result.stdout
+    assert "REVIEWQUEUE_DATADIR is not a setting" in result.stderr
+
+
+def test_backends_add_refuses_to_trust_an_outside_address_and_adds_nobody(shell, project, base):
+    address = ("--callback", "https://203.0.113.9/", "--trusted")
+    words = ("backends", "add", "b", "--project", "replies", *address)
+    assert shell(*words, ok=False, REVIEWQUEUE_CALLBACK_ALLOW="10.0.0.0/8").stdout == ""
+    assert db.session.scalar(select(func.count()).select_from(Backend)) == 0
+    assert "api_key" in shell(*words, REVIEWQUEUE_CALLBACK_ALLOW="203.0.113.0/28").stdout
+    db.session.rollback()
+    assert db.session.scalars(select(Backend.name)).all() == ["b"]
+
+
 def test_settings_lists_every_setting(shell):
     listed = json.loads(shell("settings", "--json").stdout)["settings"]
     assert {"REVIEWQUEUE_ENV", "DATABASE_URL", "REVIEWQUEUE_INTAKE_RATE"} <= {each["name"] for each in listed}

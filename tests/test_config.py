@@ -159,12 +159,20 @@ def test_load_key_refuses_a_file_that_others_can_read(tmp_path, mode):
 def test_startup_makes_keys_in_development_and_never_in_production(tmp_path):
     data = {"REVIEWQUEUE_DATA_DIR": str(tmp_path / "var")}
     live = {"REVIEWQUEUE_ENV": "production", "REVIEWQUEUE_PUBLIC_URL": "https://review.example"}
-    settings = startup.load(data | live)
     with pytest.raises(ConfigError, match="is missing"):
-        startup.open_base(settings)
-    assert not settings.keys_dir.exists()
+        startup.load(data | live)
+    assert not (tmp_path / "var" / "keys").exists()
     assert startup.load(data).key("session")
     assert (tmp_path / "var").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", KEY_NAMES)
+def test_startup_refuses_every_key_that_others_can_read(tmp_path, name):
+    data = {"REVIEWQUEUE_DATA_DIR": str(tmp_path / "var")}
+    startup.load(data)
+    key_path(tmp_path / "var" / "keys", name).chmod(0o644)
+    with pytest.raises(ConfigError, match=f"{name}.key is readable by others"):
+        startup.load(data)
 
 
 def test_startup_refuses_a_data_folder_it_cannot_write(tmp_path):

@@ -22,13 +22,8 @@ from reviewqueue.people.access import Actor, require
 from reviewqueue.people.backends import secrets_of
 
 
-def register(actor: Actor, backend_id: str, url: str, *, trusted: bool = False) -> Endpoint:
-    """Set the address `backend_id` is called at; it must still answer a challenge (`prove`).
-
-    `trusted` skips the challenge for an address whose every IP lies inside REVIEWQUEUE_CALLBACK_ALLOW.
-    Raises Invalid naming `callback` when the address may not be called.
-    """
-    require(actor, "manage_backends")
+def check(url: str, *, trusted: bool = False) -> None:
+    """Invalid naming `callback` unless `url` may be registered so; see `register`."""
     allow = current().callback_allow
     target = guard.check_url(url, allow)
     if trusted and not _inside(target, allow):
@@ -36,6 +31,16 @@ def register(actor: Actor, backend_id: str, url: str, *, trusted: bool = False) 
             "Only an address inside REVIEWQUEUE_CALLBACK_ALLOW can be trusted without a challenge.",
             field="callback",
         )
+
+
+def register(actor: Actor, backend_id: str, url: str, *, trusted: bool = False) -> Endpoint:
+    """Set the address `backend_id` is called at; it must still answer a challenge (`prove`).
+
+    `trusted` skips the challenge for an address whose every IP lies inside REVIEWQUEUE_CALLBACK_ALLOW.
+    Raises Invalid naming `callback` when the address may not be called.
+    """
+    require(actor, "manage_backends")
+    check(url, trusted=trusted)
     with transaction() as session:
         backend = session.get(Backend, backend_id)
         if backend is None:

@@ -46,7 +46,7 @@ def example_set(project: str, number: int) -> AnyResponse:
 @web.scope("export:read")
 def export(project: str) -> Response:
     """The project's examples as a file in `format`, row by row."""
-    return as_file(_own_project(project), request.args.get("format", "jsonl"))
+    return as_file(_own_project(project), request.args.get("format") or "jsonl")
 
 
 def as_file(project: Project, form: str) -> Response:

@@ -113,7 +113,7 @@ def show(item_id: str) -> Response:
 def listing() -> Response:
     """The backend's items, newest first."""
     _only({"project", "status", "external_id", "since", "cursor", "limit"})
-    cursor = request.args.get("cursor")
+    cursor = _given("cursor")
     if cursor is not None and not re.fullmatch(openapi.CURSOR_PATTERN, cursor):
         raise Invalid("must be the next_cursor of a page before", field="cursor")
     page = items.page(
@@ -212,15 +212,20 @@ def _only(known: Collection[str]) -> None:
             raise Invalid(f"the parameters are {', '.join(sorted(known))}", field="query")
 
 
+def _given(name: str) -> str | None:
+    """A parameter; many clients write one they leave out as an empty one."""
+    return request.args.get(name) or None
+
+
 def _text(name: str) -> str | None:
-    text = request.args.get(name)
-    if text is not None and not (1 <= len(text) <= 200 and "\x00" not in text):
+    text = _given(name)
+    if text is not None and not (len(text) <= 200 and "\x00" not in text):
         raise Invalid("must be a text of 1 to 200 characters", field=name)
     return text
 
 
 def _count(name: str, least: int, most: int, default: int) -> int:
-    given = request.args.get(name)
+    given = _given(name)
     if given is None:
         return default
     if not _NUMBER.fullmatch(given) or not least <= int(given) <= most:
@@ -229,7 +234,7 @@ def _count(name: str, least: int, most: int, default: int) -> int:
 
 
 def _moment(name: str) -> datetime | None:
-    given = request.args.get(name)
+    given = _given(name)
     if given is None:
         return None
     try:

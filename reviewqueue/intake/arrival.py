@@ -20,7 +20,7 @@ from reviewqueue.errors import Fault, Invalid, Missing
 from reviewqueue.ids import new_id
 from reviewqueue.intake.shapes import Prompt, Submission
 from reviewqueue.intake.signals import confidence_of
-from reviewqueue.models import Policy, Project, Queue
+from reviewqueue.models import ExampleSet, Policy, Project, Queue
 from reviewqueue.review.fields import check
 from reviewqueue.routing.projects import body_of
 from reviewqueue.routing.route import Route, coin, route
@@ -91,6 +91,8 @@ def arrive(data: Submission, desk: Desk, backend_id: str, moment: datetime) -> A
         name: value for name in ("output", "input", "samples", "metadata")
         if (value := getattr(data, name)) is not None
     }  # fmt: skip
+    if isinstance(data.example_set, str):
+        said["example_set"] = _set_number(desk, data.example_set)
     confidence, source = confidence_of(data.output, data.confidence, data.logprobs, data.samples)
     item_id = new_id("itm")
     toss = coin(current().key("control"), item_id)
@@ -111,6 +113,17 @@ def arrive(data: Submission, desk: Desk, backend_id: str, moment: datetime) -> A
         "coin": toss,
     }
     return Arrival(row | _pinned(answer), answer)
+
+
+def _set_number(desk: Desk, set_id: str) -> int:
+    """The number of the project's example set with this id; Missing when the project has none."""
+    wanted = select(ExampleSet.number).where(
+        ExampleSet.id == set_id, ExampleSet.project_id == desk.project_id
+    )
+    number = db.session.scalars(wanted).one_or_none()
+    if number is None:
+        raise Missing("there is no such example set", "example_set_not_found")
+    return number
 
 
 def _content(said: Mapping[str, Any], prompt: str | Prompt | None) -> dict[str, Any]:

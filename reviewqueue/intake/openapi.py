@@ -179,11 +179,18 @@ def _document(address: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _or_empty(parameter: dict[str, Any]) -> dict[str, Any]:
+    """A parameter of the query may be left empty: that counts as left out."""
+    if parameter["in"] != "query":
+        return parameter
+    return parameter | {"schema": {"anyOf": [parameter["schema"], {"const": ""}]}}
+
+
 def _operation(operation: Operation) -> dict[str, Any]:
     told: dict[str, Any] = {
         "operationId": f"{operation.method} {operation.path}".replace("/", " ").replace("  ", " "),
         "summary": operation.summary,
-        "parameters": list(operation.parameters),
+        "parameters": [_or_empty(one) for one in operation.parameters],
         "security": [{"key": []} if operation.scope else {"signature": []}],
         "responses": dict(_responses(operation)),
     }

@@ -28,6 +28,7 @@ from reviewqueue.routing.wording import faults
 BATCH = 1000  # items
 METADATA_LIMIT = 16 * 1024  # bytes of JSON
 NO_NUL = r"^[^\x00]*$"
+SET_ID = r"^set_[0-9a-hjkmnp-tv-z]{26}$"
 
 JSON_SCHEMA = {"$ref": "#/components/schemas/Json"}
 OBJECT_SCHEMA = {"$ref": "#/components/schemas/JsonObject"}
@@ -107,6 +108,10 @@ def _prompt_form(value: Any) -> str:
     return "<text>" if isinstance(value, str) else "<named>"
 
 
+def _set_form(value: Any) -> str:
+    return "<id>" if isinstance(value, str) else "<number>"
+
+
 class Submission(_Shape):
     """An item as a backend submits it. A field that is null counts as left out."""
 
@@ -142,9 +147,13 @@ class Submission(_Shape):
     prompt: Annotated[
         Annotated[Name, Tag("<text>")] | Annotated[Prompt, Tag("<named>")], Discriminator(_prompt_form)
     ] | None = Field(None, description="Which prompt was used.")  # fmt: skip
-    example_set: Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE] | None = Field(
-        None, description="The set whose examples went into the prompt."
-    )
+    example_set: Annotated[
+        Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE, Tag("<number>")]
+        | Annotated[str, Field(pattern=SET_ID), Tag("<id>")],
+        Discriminator(_set_form),
+    ] | None = Field(
+        None, description="The set whose examples went into the prompt: its `set` or its `set_id`."
+    )  # fmt: skip
     arm: Annotated[str, limits(32)] | None = Field(None, description="The arm that came with the examples.")
     usage: Usage | None = Field(None, description="What the output cost.")
     subject: Name | None = Field(None, description="The end user it is for.")
@@ -171,7 +180,9 @@ class Submission(_Shape):
     @field_validator("metadata")
     @classmethod
     def _check_metadata(cls, metadata: dict[str, Any] | None) -> dict[str, Any] | None:
-        if metadata and len(json.dumps(metadata, ensure_ascii=False).encode()) > METADATA_LIMIT:
+        # Without the space between its parts, which is the writer's and not the metadata's.
+        text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
+        if len(text.encode()) > METADATA_LIMIT:
             raise ValueError(f"must be at most {METADATA_LIMIT} bytes of JSON")
         return metadata
 

@@ -120,7 +120,8 @@ def decide(token: str) -> AnyResponse:
             form.get("reason"), form.get("cause"), form.get("note"), draft=draft,
         )  # fmt: skip
     except Invalid as error:
-        _save(token, draft)
+        if not _save(token, draft):
+            return _here(_lost(token, draft), token)
         return _here(_page(claim, review, item, typed=draft, faults=error.errors, status=422), token)
     except Conflict as conflict:
         _save(token, draft)
@@ -184,11 +185,18 @@ def undo(decision_id: str) -> AnyResponse:
     return redirect(f"/items/{db.session.get_one(Decision, decision_id).item_id}", 303)
 
 
-def _save(token: str, draft: dict[str, str] | None) -> None:
-    """Keep what came with a verdict that was refused; the page that says why shows it as well."""
+def _save(token: str, draft: dict[str, str] | None) -> bool:
+    """Keep what came with a verdict that was refused; the page that says why shows it as well.
+
+    Returns whether the claim is still in force: when it is not, nothing the form says could decide.
+    """
     db.session.rollback()
-    with suppress(LeaseLost, Invalid):
-        claims.renew(actor(), token, draft)
+    try:
+        with suppress(Invalid):
+            claims.renew(actor(), token, draft)
+    except LeaseLost:
+        return False
+    return True
 
 
 def _here(answer: Response, token: str) -> Response:

@@ -23,7 +23,6 @@ from reviewqueue.routing.wording import Place, faults
 GUIDELINES_LIMIT = 100_000  # characters
 REASONS = ["wrong fact", "tone", "unsafe", "format", "other"]
 CAUSES = ["prompt", "retrieval", "model", "tool", "input", "other"]
-WITH_SCHEMA = ("json", "tool_call", "label")
 
 _FILE_NAME = re.compile(r"[\w.-]+")
 _TEXT_FILE = re.compile(r"\S+\.(?:md|markdown|txt)")
@@ -165,8 +164,6 @@ class _Reader:
                 wanted = 'is required for kind label: schema = { enum = ["…", "…"] }, or a file with that'
                 self.refuse([(("schema",), wanted)])
             return None
-        if kind not in WITH_SCHEMA:
-            self.refuse([(("schema",), f"is for kinds {', '.join(WITH_SCHEMA)}; remove it for kind {kind}")])
         name = "schema"
         if isinstance(given, str):
             name = given

@@ -11,10 +11,11 @@ from flask import Flask
 from sqlalchemy import func, select
 
 from reviewqueue.config import current
-from reviewqueue.db import db
+from reviewqueue.db import db, now, transaction
 from reviewqueue.errors import Conflict, Forbidden, Invalid, Missing
+from reviewqueue.ids import new_id
 from reviewqueue.intake.submit import Answer, submit, submit_batch, withdraw
-from reviewqueue.models import Claim, Item, LedgerEntry, Project, Queue, Review, Submission
+from reviewqueue.models import Claim, ExampleSet, Item, LedgerEntry, Project, Queue, Review, Submission
 from reviewqueue.people.access import SYSTEM
 from reviewqueue.routing import projects
 from reviewqueue.routing.route import coin
@@ -174,6 +175,30 @@ REFUSED = [
     ({"example_set": 2**31}, "/example_set", "at most"),
     ({"project": 7}, "/project", "must be text"),
 ]
+
+
+def test_submit_measures_metadata_without_the_space_between_its_parts(backend: Any) -> None:
+    assert submit(item(metadata={"x": "y" * (16 * 1024 - 8)}), backend).id
+    with pytest.raises(Invalid, match="16384 bytes"):
+        submit(item(metadata={"x": "y" * (16 * 1024 - 7)}), backend)
+
+
+def test_submit_takes_an_example_set_by_number_or_id(backend: Any, base: Flask, make: Make) -> None:
+    other = make.project("other")
+    with transaction() as session:
+        for id_, project_id in ((new_id("set"), backend.project_id), (new_id("set"), other.id)):
+            session.add(
+                ExampleSet(
+                    id=id_, project_id=project_id, number=3, size=0, created_at=now(), created_by="usr_1"
+                )
+            )
+    sets = {found.project_id: found.id for found in db.session.scalars(select(ExampleSet))}
+    one = submit(item(example_set=3, external_id="e"), backend)
+    same = submit(item(example_set=sets[backend.project_id], external_id="e"), backend)
+    assert (same.id, same.replayed) == (one.id, True)
+    assert db.session.scalars(select(Item.example_set)).all() == [3]
+    with pytest.raises(Missing):
+        submit(item(example_set=sets[other.id]), backend)
 
 
 def test_submit_refuses_with_a_pointer_and_stores_nothing(backend: Any) -> None:

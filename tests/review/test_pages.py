@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from reviewqueue.db import db, now, transaction
+from reviewqueue.ids import new_id
 from reviewqueue.models import Claim, Decision, Item, Review
 
 OUTPUTS_EDITED: dict[str, dict[str, str]] = {
@@ -204,6 +205,25 @@ def test_decide_sent_twice_gives_the_same_answer(client: Any, make: Any) -> None
 def lose_lease() -> None:
     with transaction() as session:
         session.execute(update(Review).values(lease_expires_at=now() - timedelta(seconds=1)))
+
+
+def test_decide_twice_is_409_whatever_the_second_form_says(client: Any, make: Any) -> None:
+    item = make.item(make.project())
+    ada = client(make.person("ada"))
+    address = claimed(ada)
+    form = form_of(ada.get(address).text)
+    first = {**form, "verdict": "edit", "output": "What I meant", "reason": "tone"}
+    assert ada.post(f"{address}/decision", data=first).status_code == 303
+    for fields in (
+        {"verdict": "approve", "output": "What I meant"},
+        {"verdict": "reject", "reason": ""},
+        {"verdict": "edit", "output": form["output"], "reason": "tone"},
+        {"verdict": "banana"},
+    ):
+        answer = ada.post(f"{address}/decision", data={**first, "decision_id": new_id("dec"), **fields})
+        assert answer.status_code == 409, fields
+        assert "Ada" in answer.text
+    assert db.session.scalars(select(Decision.verdict).where(Decision.item_id == item.id)).all() == ["edit"]
 
 
 def test_decide_after_somebody_else_did_is_409_and_sees_the_first(client: Any, make: Any) -> None:

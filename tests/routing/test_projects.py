@@ -200,9 +200,17 @@ def test_apply_keeps_the_kind_once_there_are_items(base: Any, make: Make) -> Non
     assert project.kind == "markdown"
 
 
-def test_apply_refuses_schemas_where_they_mean_nothing_and_labels_without(base: Any) -> None:
-    with pytest.raises(Invalid, match="remove it for kind text"):
-        projects.apply('name = "x"\nkind = "text"\nschema = {}\n', SYSTEM)
+def test_apply_keeps_a_schema_that_the_kind_does_not_ask_for(base: Any, make: Make) -> None:
+    schema = 'schema = { type = "object" }'
+    for kind in ("text", "markdown", "chat"):
+        project = projects.apply(f'name = "x-{kind}"\nkind = "{kind}"\n{schema}\n', SYSTEM).project
+        assert project.schema == {"type": "object"}
+    assert make.item(projects.project_named("x-text"), output="no object").output == "no object"
+    with pytest.raises(Invalid, match="cannot be used"):
+        projects.apply('name = "x"\nkind = "text"\nschema = { type = "strung" }\n', SYSTEM)
+
+
+def test_apply_refuses_labels_without_a_list(base: Any) -> None:
     with pytest.raises(Invalid, match="required for kind label"):
         projects.apply('name = "x"\nkind = "label"\n', SYSTEM)
     with pytest.raises(Invalid, match="list the labels"):
