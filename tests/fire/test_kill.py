@@ -20,12 +20,13 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from reviewqueue import create_base
 from reviewqueue.config import Settings
-from reviewqueue.db import db
+from reviewqueue.db import db, now, transaction
 from reviewqueue.ledger.verify import verify
+from reviewqueue.models import Delivery
 from tests.fire.deployment import Deployment
 from tests.listener import Listener, listener
 from tests.visitor import Visitor
@@ -108,6 +109,7 @@ def test_kill_of_the_whole_stack_loses_nothing(tmp_path: Path, database_url: str
             stack.wait_for()
             key, links = prepare(stack, called, tmp_path)
             run(stack, key, links, moments, settled := Work())
+            leases_run_out(stack)
             stack.start("app.py")
             stack.wait_for()
             wait_for_callbacks(stack, called)
@@ -225,6 +227,7 @@ def decide_one(person: Visitor, turn: int, work: Work) -> None:
         if answer.status_code != 303:
             raise AssertionError(f"decision: {answer.status_code} {answer.text[:300]}")
         work.decided[page.decision_id] = (page.item, verdict)
+        time.sleep(0.05)  # people think
         return
 
 
@@ -238,6 +241,16 @@ def inspect(stack: Deployment, when: str) -> None:
         db.session.remove()
         report = verify()
         assert report.ok, f"{when}: {report.problem}"
+        db.engine.dispose()
+
+
+def leases_run_out(stack: Deployment) -> None:
+    """As if the minute had passed for which the dead processes' attempts are nobody else's."""
+    app = create_base(Settings.load(stack.environ | {"REVIEWQUEUE_ENV": "test"}))
+    with app.app_context():
+        with transaction() as session:
+            taken = update(Delivery).where(Delivery.state == "inflight")
+            session.execute(taken.values(next_attempt_at=now()))
         db.engine.dispose()
 
 
