@@ -274,9 +274,9 @@ def main(arguments: list[str]) -> int:
         refused = [result for result in results if "error" in result]
         print(f"{given.set}: {len(results) - len(refused)} accepted, {len(refused)} refused")
         return 1 if refused else 0
-    from reviewqueue import create_base
+    from reviewqueue import startup
 
-    with create_base().app_context():
+    with startup.open_base(startup.load()).app_context():
         for name, count in wanted.items():
             print(f"{name}: {through_the_verbs(SETS[name], SETS[name].rows(count))} new items")
     return 0
