@@ -4,14 +4,18 @@ import base64
 import hashlib
 import hmac
 import json
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select
 
+from reviewqueue.config import Settings, use
 from reviewqueue.db import db, now, transaction
 from reviewqueue.errors import Busy
 from reviewqueue.intake.rate import Rate
@@ -460,11 +464,41 @@ class TestRate:
 
 def test_rate_refills(base: Any) -> None:
     rate = Rate()
-    rate.take("somebody", 1000)  # half of the burst of 2,000: this process has half of the rate
-    with pytest.raises(Busy):
-        rate.take("somebody", 500)
+    rate.take("somebody", 2000)
+    with pytest.raises(Busy) as refused:
+        rate.take("somebody", 1500)
+    assert refused.value.retry_after in (2, 3)
     time.sleep(0.1)
     rate.take("somebody", 10)
+    rate.take("somebody else", 2000)
+
+
+def _take_all(environ: dict[str, str]) -> int:
+    use(Settings.load(environ))
+    taken = 0
+    while True:
+        try:
+            Rate().take("somebody")
+        except Busy:
+            return taken
+        taken += 1
+
+
+def test_rate_is_one_for_all_processes(tmp_path: Path) -> None:
+    environ = {"REVIEWQUEUE_DATA_DIR": str(tmp_path), "REVIEWQUEUE_INTAKE_RATE": "0.001/500"}
+    with ProcessPoolExecutor(4, multiprocessing.get_context("spawn")) as pool:
+        taken = list(pool.map(_take_all, [environ] * 4))
+    assert sum(taken) == 500
+    assert (tmp_path / "intake-rate").stat().st_mode & 0o077 == 0
+
+
+def test_rate_starts_anew_when_the_file_is_lost_or_broken(base: Any, settings: Settings) -> None:
+    file = settings.data_dir / "intake-rate"
+    for spoil in (file.unlink, lambda: file.write_bytes(b"nonsense"), lambda: file.write_bytes(b"")):
+        Rate().take("somebody", 2000)
+        with pytest.raises(Busy):
+            Rate().take("somebody", 1000)
+        spoil()
 
 
 def test_docs_and_description_are_open(client: Any, api: Api) -> None:
