@@ -6,10 +6,10 @@ if sys.version_info < (3, 11):  # noqa: UP036  whoever starts it with an old one
     sys.exit(f"reviewqueue needs Python 3.11 or newer; this is {sys.version.split()[0]}")
 
 if __name__ == "__main__":
-    from reviewqueue.stack import main
+    from reviewqueue.running.stack import main
 
     sys.exit(main(sys.argv[1:]))
 
-from reviewqueue.webserver import application
+from reviewqueue.running.webserver import application
 
 app = application()

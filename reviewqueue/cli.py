@@ -14,9 +14,9 @@ from typing import Any
 
 import click
 
-from reviewqueue import startup
 from reviewqueue.config import KEY_NAMES, Settings, create_keys, current, describe, rotate_key
 from reviewqueue.models.people import ROLES
+from reviewqueue.running import startup
 from reviewqueue.shell import Commands, Refused, as_json, in_app, put
 
 
@@ -243,7 +243,7 @@ def verify_ledger(as_json: bool) -> None:
 @as_json
 def doctor(as_json: bool) -> None:
     """What is wrong or risky here, one finding a line; exit 1 when something must be mended."""
-    from reviewqueue.doctor import examine
+    from reviewqueue.running.doctor import examine
 
     findings = examine(os.environ)
     lines = [f"{found.level:7} {found.id:22} {found.problem} → {found.remedy}" for found in findings]
@@ -291,7 +291,7 @@ def worker(burst: bool, as_json: bool) -> None:
 @as_json
 def relay(once: bool, as_json: bool) -> None:
     """See to it that nothing due is forgotten; one leads, others stand by."""
-    from reviewqueue.relay import relay as lead
+    from reviewqueue.running.relay import relay as lead
 
     done = lead(startup.open_base(startup.load()), once=once)
     if once:
@@ -302,7 +302,7 @@ def relay(once: bool, as_json: bool) -> None:
 @as_json
 def web(as_json: bool) -> None:
     """Serve pages and the API with gunicorn at REVIEWQUEUE_BIND."""
-    from reviewqueue import webserver
+    from reviewqueue.running import webserver
 
     settings = startup.load()
     startup.open_base(settings)

@@ -10,9 +10,9 @@ from typing import Any, ParamSpec, TypeVar
 import click
 from sqlalchemy.exc import SQLAlchemyError
 
-from reviewqueue import startup
 from reviewqueue.config import ConfigError
 from reviewqueue.errors import Invalid, Refusal
+from reviewqueue.running import startup
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -17,11 +17,11 @@ from sqlalchemy import func, select
 from reviewqueue import metrics, schema
 from reviewqueue.background import redis_answers
 from reviewqueue.config import current
+from reviewqueue.content.hidden import plain
+from reviewqueue.content.show import outside_address
 from reviewqueue.db import WRITING, db
 from reviewqueue.errors import Invalid
 from reviewqueue.models import LedgerEntry, LedgerHead
-from reviewqueue.review.hidden import plain
-from reviewqueue.review.show import outside_address
 from reviewqueue.web import right, show
 
 pages = Blueprint("site", __name__)

@@ -54,7 +54,7 @@ EDGES = (
     "people.pages", "people.backend_pages",
     "routing.pages",
     "intake.api", "intake.pages",
-    "review.pages", "review.desk_pages", "review.item_pages",
+    "desk.pages", "desk.claim_pages", "desk.item_pages",
     "delivery.pages",
     "examples.api", "examples.pages",
     "ledger.pages",

@@ -211,7 +211,7 @@ class Redis:
 @contextmanager
 def redis_server() -> Iterator[Redis]:
     """Start a real Redis without persistence on a unix socket."""
-    from reviewqueue import embedded_redis
+    from reviewqueue.running import embedded_redis
 
     program = embedded_redis.program()
     if program is None:

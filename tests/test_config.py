@@ -7,7 +7,6 @@ import os
 
 import pytest
 
-from reviewqueue import startup
 from reviewqueue.config import (
     KEY_NAMES,
     ConfigError,
@@ -18,6 +17,7 @@ from reviewqueue.config import (
     load_key,
     rotate_key,
 )
+from reviewqueue.running import startup
 
 
 def _load(tmp_path, **environ):

@@ -48,7 +48,7 @@ def test_metrics_count_what_is_there(client: Callable[..., Any], make: Make) -> 
 def test_metrics_add_up_what_web_processes_counted(settings: Settings) -> None:
     program = """if True:
         import os, sys
-        from reviewqueue.webserver import application
+        from reviewqueue.running.webserver import application
         app = application()
         for _ in range(3):
             if os.fork() == 0:

@@ -33,10 +33,10 @@ from reviewqueue.ids import new_id
 from reviewqueue.ledger.verify import verify
 from reviewqueue.models import Attempt, Delivery, Example, Item, LedgerEntry, Project, Review
 from reviewqueue.people.access import SYSTEM, queue_for
-from reviewqueue.relay import relay
 from reviewqueue.review.claim import claim_item, claim_next
 from reviewqueue.review.decide import decide
 from reviewqueue.routing.projects import apply
+from reviewqueue.running.relay import relay
 from tests.listener import Listener, listener
 from tests.make import Make
 from tests.real.load import SETS, RealSet, require

@@ -1,18 +1,12 @@
-"""The signature of a callback, and one HTTP call that carries it.
+"""One HTTP call that carries a callback: the client that sends bytes to strangers.
 
-Owns the Standard Webhooks form (made here, verified here) and the client that sends bytes to strangers. It
-must never follow, decompress or wait for more than its limits say: whatever answers is hostile.
+It must never follow, decompress or wait for more than its limits say: whatever answers is hostile.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
-import hashlib
-import hmac
 import re
-import secrets as random_source
 import socket
 import ssl
 import time
@@ -35,14 +29,11 @@ HEADER_LIMIT = 32 * 1024
 KEPT = 4 * 1024  # bytes of the answer that are kept, for people
 FRAMING = 4 * 1024  # bytes an honest receiver may spend on chunk sizes beyond the body itself
 STEP = 4 * 1024
-SIGNATURES_READ = 16
 
 Word = Literal[
     "ok", "http_4xx", "http_5xx", "redirect", "gone", "throttled", "dns", "blocked", "tls",
     "connect_timeout", "deadline", "reset", "too_large",
 ]  # fmt: skip
-
-Check = Literal["missing", "malformed", "timestamp", "signature"]
 
 MEANING: dict[Word, str] = {
     "ok": "The receiver accepted the callback.",
@@ -61,86 +52,6 @@ MEANING: dict[Word, str] = {
 }
 
 _KEPT_HEADERS = re.compile("content-(encoding|length|type)|date|location|retry-after|server|via|x-request-id")
-_ID = re.compile(r"[!-\-/-~]{1,256}")  # visible ASCII without the dot that separates the signed parts
-_TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")
-_NOBODY = "whsec_" + base64.b64encode(bytes(32)).decode()
-
-
-class Unverified(Exception):
-    """A signed message was refused; `check` is `missing`, `malformed`, `timestamp` or `signature`."""
-
-    def __init__(self, check: Check, message: str) -> None:
-        super().__init__(message)
-        self.check = check
-
-
-def new_secret() -> str:
-    """A fresh signing secret: `whsec_` and 32 random bytes in base64."""
-    return "whsec_" + base64.b64encode(random_source.token_bytes(32)).decode()
-
-
-def sign(secret: str, webhook_id: str, timestamp: int, body: bytes) -> str:
-    """The Standard Webhooks signature `v1,…` of one message; `timestamp` in seconds since 1970.
-
-    Raises ValueError when `secret` is not `whsec_` and base64.
-    """
-    return _sign(secret, webhook_id, str(timestamp), body)
-
-
-def signed_headers(
-    webhook_id: str, timestamp: int, body: bytes, secrets: Sequence[str], attempt: int = 1
-) -> dict[str, str]:
-    """The headers of one attempt, with one signature for each active secret."""
-    return {
-        "content-type": "application/json",
-        "webhook-id": webhook_id,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(sign(secret, webhook_id, timestamp, body) for secret in secrets),
-        "webhook-attempt": str(attempt),
-    }
-
-
-def verify(
-    headers: Mapping[str, str], body: bytes, secrets: Sequence[str], now: float, tolerance: int = 300
-) -> str:
-    """Check a signed message and return its `webhook-id`; raises Unverified naming the check that failed.
-
-    `now` and `tolerance` are in seconds; the window is exact in whole seconds, the unit of the header. With
-    no secret at all (an unknown sender) the work is the same and the answer always no.
-    """
-    lower = {name.lower(): value for name, value in headers.items()}
-    try:
-        webhook_id, timestamp, given = (lower[f"webhook-{part}"] for part in ("id", "timestamp", "signature"))
-    except KeyError as missing:
-        raise Unverified("missing", f"The header {missing.args[0]} is missing.") from None
-    if not _ID.fullmatch(webhook_id):
-        raise Unverified("malformed", "The header webhook-id cannot be read.")
-    if not _TIMESTAMP.fullmatch(timestamp):
-        raise Unverified("malformed", "The header webhook-timestamp is not a whole number of seconds.")
-    if abs(int(now) - int(timestamp)) > tolerance:
-        raise Unverified("timestamp", f"The timestamp is more than {tolerance} seconds away.")
-    # As text: base64 leaves bits unused, so several texts would decode to one signature.
-    signatures = [each.encode("utf-8", "replace") for each in given.split(" ")[:SIGNATURES_READ]]
-    matched = False
-    for secret in secrets or [_NOBODY]:
-        wanted = _sign(secret, webhook_id, timestamp, body).encode()
-        for signature in signatures:
-            matched |= hmac.compare_digest(wanted, signature)
-    if not (matched and secrets):
-        raise Unverified("signature", "No signature fits the message.")
-    return webhook_id
-
-
-def _sign(secret: str, webhook_id: str, timestamp: str, body: bytes) -> str:
-    prefix, encoded = secret[:6], secret[6:]
-    try:
-        key = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if prefix != "whsec_" or not key:
-        raise ValueError("a webhook secret is whsec_ and base64")
-    digest = hmac.digest(key, f"{webhook_id}.{timestamp}.".encode() + body, hashlib.sha256)
-    return "v1," + base64.b64encode(digest).decode()
 
 
 @dataclass

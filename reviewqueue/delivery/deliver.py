@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session, aliased
 from reviewqueue.background import ring
 from reviewqueue.config import Network, current
 from reviewqueue.db import after_commit, db, joined, now, transaction
-from reviewqueue.delivery.callback import Outcome, send, signed_headers
+from reviewqueue.delivery.callback import Outcome, send
 from reviewqueue.delivery.message import event_body
+from reviewqueue.delivery.signature import signed_headers
 from reviewqueue.errors import Conflict, Missing
 from reviewqueue.ids import new_id
 from reviewqueue.ledger.record import Recorded, record

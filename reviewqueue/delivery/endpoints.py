@@ -12,8 +12,9 @@ from reviewqueue.background import ring
 from reviewqueue.config import current
 from reviewqueue.db import after_commit, db, now, stamp, transaction
 from reviewqueue.delivery import guard
-from reviewqueue.delivery.callback import Outcome, send, signed_headers
+from reviewqueue.delivery.callback import Outcome, send
 from reviewqueue.delivery.message import challenge_body
+from reviewqueue.delivery.signature import signed_headers
 from reviewqueue.errors import Conflict, Invalid, Missing
 from reviewqueue.ids import new_id
 from reviewqueue.ledger.record import record

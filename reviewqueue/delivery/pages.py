@@ -13,6 +13,7 @@ from sqlalchemy import Select, func, select
 from werkzeug.wrappers import Response
 
 from reviewqueue import lists, web
+from reviewqueue.content.show import json_tree, plain
 from reviewqueue.db import db
 from reviewqueue.delivery import deliver
 from reviewqueue.delivery.callback import MEANING
@@ -20,7 +21,6 @@ from reviewqueue.errors import Missing
 from reviewqueue.models import Attempt, Backend, Delivery, Endpoint, Item, Project
 from reviewqueue.models.delivery import DELIVERY_STATES, EVENTS
 from reviewqueue.people import access
-from reviewqueue.review.show import json_tree, plain
 
 pages = Blueprint("delivery", __name__)
 

@@ -13,9 +13,9 @@ from reviewqueue.examples import export as exports
 from reviewqueue.examples import retrieve
 from reviewqueue.examples.shapes import ExampleSearch
 from reviewqueue.intake.shapes import read
-from reviewqueue.intake.strict_json import loads
 from reviewqueue.models import Project
 from reviewqueue.people import access
+from reviewqueue.strict_json import loads
 
 api = Blueprint("examples_api", __name__, url_prefix="/api/v1/projects/<project>")
 

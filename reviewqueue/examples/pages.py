@@ -12,7 +12,9 @@ from sqlalchemy import Select, func, select
 from werkzeug.wrappers import Response
 
 from reviewqueue import lists, web
+from reviewqueue.content.show import plain
 from reviewqueue.db import db
+from reviewqueue.desk.readable import changes, line, readable
 from reviewqueue.errors import Invalid, Missing
 from reviewqueue.examples import collect, export, retrieve
 from reviewqueue.examples.api import as_file
@@ -20,8 +22,6 @@ from reviewqueue.examples.shapes import MOST_EXAMPLES, MOST_TOKENS
 from reviewqueue.models import Decision, Example, ExampleSet, Project
 from reviewqueue.models.examples import EXAMPLE_STATES
 from reviewqueue.people import access
-from reviewqueue.review.readable import changes, line, readable
-from reviewqueue.review.show import plain
 
 pages = Blueprint("examples", __name__)
 

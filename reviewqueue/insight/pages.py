@@ -9,10 +9,10 @@ from flask import Blueprint
 from werkzeug.wrappers import Response
 
 from reviewqueue import lists, web
+from reviewqueue.content.show import plain
 from reviewqueue.db import now
 from reviewqueue.insight.figures import Figures, figures
 from reviewqueue.people import access
-from reviewqueue.review.show import plain
 
 pages = Blueprint("insight", __name__)
 

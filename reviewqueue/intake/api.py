@@ -19,16 +19,16 @@ from werkzeug.exceptions import UnsupportedMediaType
 from reviewqueue import web
 from reviewqueue.answers import STATUS
 from reviewqueue.db import db, dumps, now, stamp
-from reviewqueue.delivery.callback import Unverified, verify
+from reviewqueue.delivery.signature import Unverified, verify
 from reviewqueue.errors import Invalid, Refusal
 from reviewqueue.intake import items, openapi
 from reviewqueue.intake.rate import rate, waiting
 from reviewqueue.intake.shapes import Batch, Event, read
 from reviewqueue.intake.store import Answer
-from reviewqueue.intake.strict_json import loads
 from reviewqueue.intake.submit import submit, submit_batch, withdraw
 from reviewqueue.people import access
 from reviewqueue.people.backends import backend_named, secrets_of
+from reviewqueue.strict_json import loads
 
 api = Blueprint("intake_api", __name__)
 

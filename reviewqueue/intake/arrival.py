@@ -15,13 +15,13 @@ from typing import Any
 from sqlalchemy import select
 
 from reviewqueue.config import current
+from reviewqueue.content.fields import check
 from reviewqueue.db import db
 from reviewqueue.errors import Fault, Invalid, Missing
 from reviewqueue.ids import new_id
 from reviewqueue.intake.shapes import Prompt, Submission
 from reviewqueue.intake.signals import confidence_of
 from reviewqueue.models import ExampleSet, Policy, Project, Queue
-from reviewqueue.review.fields import check
 from reviewqueue.routing.projects import body_of
 from reviewqueue.routing.route import Route, coin, route
 from reviewqueue.routing.rules import PolicyBody

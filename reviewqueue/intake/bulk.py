@@ -19,13 +19,13 @@ from reviewqueue.errors import Conflict, Invalid, Missing, Refusal
 from reviewqueue.ids import new_id
 from reviewqueue.intake.items import told
 from reviewqueue.intake.store import Answer
-from reviewqueue.intake.strict_json import loads
 from reviewqueue.intake.submit import submit, submit_batch
 from reviewqueue.ledger.record import record
 from reviewqueue.models import Backend, Item, Project
 from reviewqueue.people.access import Actor, backend_actor, require
 from reviewqueue.routing.projects import project_named
 from reviewqueue.routing.trial import as_submitted
+from reviewqueue.strict_json import loads
 
 BATCH = 200  # lines in a transaction, items in memory
 PAGE = 100

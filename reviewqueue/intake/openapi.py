@@ -19,9 +19,9 @@ from reviewqueue.examples.export import FORMATS
 from reviewqueue.examples.shapes import ExampleSearch
 from reviewqueue.intake.items import LONGEST_PAGE
 from reviewqueue.intake.shapes import JSON_SCHEMA, NO_NUL, Batch, Event, Submission
-from reviewqueue.intake.strict_json import MAX_DEPTH, MAX_KEYS, MAX_NUMBER
 from reviewqueue.intake.told import BatchTold, ItemsTold, ItemTold, ProblemTold
 from reviewqueue.models.intake import STATUSES
+from reviewqueue.strict_json import MAX_DEPTH, MAX_KEYS, MAX_NUMBER
 
 KEY_PATTERN = r"^[!-~]{1,255}$"
 CURSOR_PATTERN = r"^[0-9]{1,15}$"

@@ -10,9 +10,9 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from reviewqueue import demo
 from reviewqueue.config import current
+from reviewqueue.desk import seen
 from reviewqueue.people.access import SCOPES, projects_of
 from reviewqueue.people.backends import add_backend, add_key, backend_named
-from reviewqueue.review import seen
 from reviewqueue.routing import projects
 from reviewqueue.web import actor, notice, right, show
 

@@ -22,8 +22,8 @@ from pydantic import (
 )
 
 from reviewqueue.errors import Fault, Invalid
-from reviewqueue.intake.strict_json import MAX_FAULTS, MAX_NUMBER, pointer
 from reviewqueue.routing.wording import faults
+from reviewqueue.strict_json import MAX_FAULTS, MAX_NUMBER, pointer
 
 BATCH = 1000  # items
 METADATA_LIMIT = 16 * 1024  # bytes of JSON

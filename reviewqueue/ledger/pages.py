@@ -12,13 +12,13 @@ from sqlalchemy import Select, select
 from werkzeug.wrappers import Response
 
 from reviewqueue import lists, web
+from reviewqueue.content.show import plain
 from reviewqueue.db import db
 from reviewqueue.ledger import reading
 from reviewqueue.ledger.entries import FIELDS
 from reviewqueue.ledger.verify import verify
 from reviewqueue.models import LedgerEntry, LedgerPart, Person, Project
 from reviewqueue.people import access
-from reviewqueue.review.show import plain
 
 pages = Blueprint("ledger", __name__)
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import select, update
 
+from reviewqueue.content.hidden import hidden_characters
+from reviewqueue.content.show import clip
 from reviewqueue.db import db, now, stamp, transaction
 from reviewqueue.examples.retrieve import nearest_decided
 from reviewqueue.models import Decision, Item, Review
-from reviewqueue.review.hidden import hidden_characters
 from reviewqueue.review.queues import wanted
-from reviewqueue.review.show import clip
 from reviewqueue.text import as_text
 
 BATCH = 100

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from reviewqueue.content.diff import same
+from reviewqueue.content.fits import check
 from reviewqueue.errors import Fault, Invalid
 from reviewqueue.models import Item, Project, Review
 from reviewqueue.models.review import VERDICTS
-from reviewqueue.review.diff import same
-from reviewqueue.review.fits import check
 
 MAX_REMARK = 10_000  # characters
 

@@ -12,11 +12,11 @@ from sqlalchemy import select
 from werkzeug.wrappers import Response
 
 from reviewqueue import lists, web
+from reviewqueue.content.show import markdown, plain, pretty_json
 from reviewqueue.db import db
 from reviewqueue.errors import Invalid
 from reviewqueue.models import Policy, Queue
 from reviewqueue.people import access
-from reviewqueue.review.show import markdown, plain, pretty_json
 from reviewqueue.routing import projects, telling
 from reviewqueue.routing.route import shortest
 from reviewqueue.routing.rules import PolicyBody

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from reviewqueue.content.fields import check_schema
 from reviewqueue.errors import Fault, Invalid
-from reviewqueue.review.fields import check_schema
 from reviewqueue.routing.rules import SLUG, PolicyBody, parse_policy
 from reviewqueue.routing.wording import Place, faults
 

@@ -21,10 +21,10 @@ from reviewqueue.db import db
 from reviewqueue.ids import new_id
 from reviewqueue.models import Delivery, Example, LedgerEntry, Project
 from reviewqueue.people.access import SYSTEM
-from reviewqueue.relay import relay
 from reviewqueue.review.claim import claim_item
 from reviewqueue.review.decide import decide, escalate
 from reviewqueue.routing.projects import apply
+from reviewqueue.running.relay import relay
 from tests.listener import listener
 from tests.make import Make, toml
 from tests.real.load import DATA, require_folder
@@ -109,7 +109,8 @@ class Watch:
             self.noticed.append(f"request {request.url[:200]}")
 
     def _console(self, message: Any) -> None:
-        if message.type == "error" and "Failed to load resource" not in message.text:
+        refused = ("Failed to load resource", "Response Status Error Code")  # an answer that is no 2xx
+        if message.type == "error" and not message.text.startswith(refused):
             self.noticed.append(f"console {message.text[:200]}")
 
     def look(self, path: str, status: int = 200) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from reviewqueue.orphans import die_with_parent
+from reviewqueue.running.orphans import die_with_parent
 
 ROOT = Path(__file__).parents[2]
 

@@ -274,7 +274,7 @@ def main(arguments: list[str]) -> int:
         refused = [result for result in results if "error" in result]
         print(f"{given.set}: {len(results) - len(refused)} accepted, {len(refused)} refused")
         return 1 if refused else 0
-    from reviewqueue import startup
+    from reviewqueue.running import startup
 
     with startup.open_base(startup.load()).app_context():
         for name, count in wanted.items():

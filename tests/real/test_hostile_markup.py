@@ -15,8 +15,8 @@ from urllib.parse import unquote
 import pytest
 from markupsafe import Markup
 
-from reviewqueue.review.diff import to_markup, words
-from reviewqueue.review.show import (
+from reviewqueue.content.diff import to_markup, words
+from reviewqueue.content.show import (
     as_text,
     clip,
     hidden_characters,

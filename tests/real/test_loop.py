@@ -22,10 +22,10 @@ from reviewqueue.ids import new_id
 from reviewqueue.ledger.verify import verify
 from reviewqueue.models import Example, Item, LedgerEntry, Review
 from reviewqueue.people.access import SYSTEM, Actor, visible_queues
-from reviewqueue.relay import relay
 from reviewqueue.review.claim import claim_next, open_claim
 from reviewqueue.review.decide import decide
 from reviewqueue.routing.projects import apply
+from reviewqueue.running.relay import relay
 from tests.listener import Listener, listener
 from tests.make import Make
 from tests.real.load import SETS, RealSet, Row, Said, require

@@ -1,0 +1,306 @@
+"""The review page and what is done there: claim, decide, save, skip, pass on, give back, undo.
+
+A verb says what happened; here it becomes a page or the way to one. Must never lose what somebody typed:
+every refusal shows it again or keeps it with the claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from flask import Blueprint, Response, redirect, request
+from sqlalchemy import select
+from werkzeug.wrappers import Response as AnyResponse
+
+from reviewqueue.content.fits import check
+from reviewqueue.content.hidden import hidden_characters
+from reviewqueue.content.show import as_text, markdown, plain
+from reviewqueue.db import db
+from reviewqueue.desk import form as forms
+from reviewqueue.desk import readable, seen
+from reviewqueue.errors import Conflict, Fault, Invalid, LeaseLost
+from reviewqueue.ids import new_id
+from reviewqueue.models import Claim, Decision, Item, Project, Queue, Review
+from reviewqueue.people.access import people_of, queue_for
+from reviewqueue.review import claim as claims
+from reviewqueue.review import decide as decisions
+from reviewqueue.review.queues import RANKS, history
+from reviewqueue.web import actor, notice, right, show
+
+pages = Blueprint("review", __name__)
+
+
+@pages.post("/queues/<project>/<queue>/claims")
+@right("review")
+def claim_from(project: str, queue: str) -> AnyResponse:
+    """Claim the best next review of a queue, or say that nothing is free."""
+    found = queue_for(actor(), project, queue)
+    claimed = claims.claim_next(actor(), found)
+    if claimed is not None:
+        return redirect(f"/claims/{claimed.token}", 303)
+    return show("desk/nothing.html", **_place(found), undo=seen.undoable(actor()))
+
+
+@pages.post("/items/<item_id>/claims")
+@right("review")
+def claim_one(item_id: str) -> AnyResponse:
+    """Claim a review of this very item; the refusal says who has it."""
+    return redirect(f"/claims/{claims.claim_item(actor(), item_id).token}", 303)
+
+
+@pages.get("/claims/<token>")
+@right("review")
+def review(token: str) -> AnyResponse:
+    """The review page; what became of the review when the claim is no longer in force."""
+    claim, review, item = claims.open_claim(actor(), token)
+    if claim.ended == "decided":
+        return redirect(f"/items/{item.id}", 303)
+    if review.claim_token != token or review.state != "wanted":
+        return _lost(token, None)
+    typed = claim.draft if "fresh" not in request.args else None
+    return _page(claim, review, item, typed=typed, restored=bool(typed))
+
+
+@pages.put("/claims/<token>")
+@right("review")
+def keep(token: str) -> AnyResponse:
+    """Heartbeat and draft: how long the claim holds, or who has the review now."""
+    claim, _, item = claims.open_claim(actor(), token)
+    draft = forms.draft_of(request.form)
+    project = db.session.get_one(Project, item.project_id)
+    if draft is not None and claim.draft is None and forms.says_nothing(project, item, draft):
+        draft = None
+    saved = draft is not None
+    try:
+        until = claims.renew(actor(), token, draft)
+    except LeaseLost as lost:
+        kept = _kept(token, draft)
+        answer = show("desk/_lost.html", "desk/_lost.html", 409, message=lost.message, kept=kept, item=item)
+        answer.headers["HX-Retarget"], answer.headers["HX-Reswap"] = "#lost-place", "innerHTML"
+        return answer
+    return show("desk/_lease.html", "desk/_lease.html", until=until, saved=saved)
+
+
+@pages.post("/claims/<token>/changes")
+@right("review")
+def changes(token: str) -> AnyResponse:
+    """What the form, as it stands, changes, and whether that fits; nothing is kept or decided."""
+    claim, review, item = claims.open_claim(actor(), token)
+    project = db.session.get_one(Project, item.project_id)
+    faults: Sequence[Fault] = ()
+    changed = None
+    try:
+        output = forms.output_of(project, item, request.form)
+        changed = readable.changes(project.kind, item.output, output)
+        faults = check(project.kind, project.schema, output) if changed else ()
+    except Invalid as error:
+        faults = error.errors
+    if not request.headers.get("HX-Request"):
+        return _page(claim, review, item, typed=forms.draft_of(request.form), faults=faults)
+    form = forms.fill(project, item, forms.draft_of(request.form), faults)
+    return show("desk/_changes.html", "desk/_changes.html", changes=changed, form=form, claim=claim)
+
+
+@pages.post("/claims/<token>/decision")
+@right("review")
+def decide(token: str) -> AnyResponse:
+    """Give the verdict and go on to the next review."""
+    claim, review, item = claims.open_claim(actor(), token)
+    project = db.session.get_one(Project, item.project_id)
+    form, verdict, draft = request.form, request.form.get("verdict", ""), forms.draft_of(request.form)
+    queue_id = review.queue_id
+    try:
+        output = forms.outcome(project, item, verdict, form)
+        decisions.decide(
+            actor(), token, form.get("decision_id", ""), verdict, output,
+            form.get("reason"), form.get("cause"), form.get("note"), draft=draft,
+        )  # fmt: skip
+    except Invalid as error:
+        if not _save(token, draft):
+            return _here(_lost(token, draft), token)
+        return _here(_page(claim, review, item, typed=draft, faults=error.errors, status=422), token)
+    except Conflict as conflict:
+        _save(token, draft)
+        return _here(_lost(token, draft, conflict.message), token)
+    return _next(queue_id)
+
+
+@pages.post("/claims/<token>/skip")
+@right("review")
+def skip(token: str) -> AnyResponse:
+    """Pass the review over, for a while or until a time, and go on to the next."""
+    claim, review, item = claims.open_claim(actor(), token)
+    queue_id = review.queue_id
+    try:
+        claims.skip(actor(), token, request.form.get("reason"), forms.until_of(request.form.get("until", "")))
+    except Invalid as error:
+        return _page(claim, review, item, aside=error.errors, status=422)
+    except LeaseLost:
+        return _lost(token, None)
+    notice("Skipped. It is not offered to you again for a while.")
+    return _next(queue_id)
+
+
+@pages.post("/claims/<token>/release")
+@right("review")
+def release(token: str) -> AnyResponse:
+    """Give the review back to its queue."""
+    _, review, _ = claims.open_claim(actor(), token)
+    queue_id = review.queue_id
+    claims.release(actor(), token)
+    notice("Given back to its queue.")
+    return redirect(_address(queue_id), 303)
+
+
+@pages.post("/claims/<token>/escalation")
+@right("review")
+def escalate(token: str) -> AnyResponse:
+    """Pass the review to another queue with a note, and go on to the next."""
+    claim, review, item = claims.open_claim(actor(), token)
+    queue_id = review.queue_id
+    try:
+        moved = decisions.escalate(
+            actor(), token, request.form.get("queue", ""), request.form.get("note")
+        )  # fmt: skip
+    except Invalid as error:
+        return _page(claim, review, item, aside=error.errors, status=422)
+    except LeaseLost:
+        return _lost(token, None)
+    notice(f"Passed on to {moved.name}.")
+    return _next(queue_id)
+
+
+@pages.post("/decisions/<decision_id>/undo")
+@right("review")
+def undo(decision_id: str) -> AnyResponse:
+    """Take back what was decided, and return to it."""
+    claim = decisions.undo(actor(), decision_id)
+    notice("Taken back. Nothing was sent.")
+    if claim is not None:
+        return redirect(f"/claims/{claim.token}", 303)
+    return redirect(f"/items/{db.session.get_one(Decision, decision_id).item_id}", 303)
+
+
+def _save(token: str, draft: dict[str, str] | None) -> bool:
+    """Keep what came with a verdict that was refused; the page that says why shows it as well.
+
+    Returns whether the claim is still in force: when it is not, nothing the form says could decide.
+    """
+    db.session.rollback()
+    try:
+        with suppress(Invalid):
+            claims.renew(actor(), token, draft)
+    except LeaseLost:
+        return False
+    return True
+
+
+def _here(answer: Response, token: str) -> Response:
+    """`answer`, with the address of the review page in the bar: reloading must not send the form again."""
+    answer.headers["HX-Push-Url"] = f"/claims/{token}"
+    return answer
+
+
+def _page(
+    claim: Claim,
+    review: Review,
+    item: Item,
+    *,
+    typed: Mapping[str, str] | None = None,
+    faults: Sequence[Fault] = (),
+    aside: Sequence[Fault] = (),
+    restored: bool = False,
+    status: int = 200,
+) -> Response:
+    """The review page. `faults` are of the decision form, `aside` of skipping and passing on."""
+    queue = db.session.get_one(Queue, review.queue_id)
+    project = db.session.get_one(Project, review.project_id)
+    form = forms.fill(project, item, typed, faults)
+    given = seen.others(actor(), review)
+    hints = review.hints or {"similar": [], "hidden": _hidden(item)}
+    elsewhere = select(Queue.name).where(Queue.project_id == project.id, Queue.id != queue.id)
+    return show(
+        "desk/review.html",
+        status=status,
+        claim=claim, review=review, item=item, project=project, queue=queue,
+        decision_id=request.form.get("decision_id") or new_id("dec"),
+        form=form, restored=restored, draft_at=claim.draft_at,
+        priority=RANKS[review.rank], why=seen.why(item, review.purpose),
+        output=readable.readable(item.output, project.kind), asked=readable.readable(item.input),
+        passages=readable.passages(item.context),
+        alternatives=readable.alternatives(item.output, item.samples),
+        changes=_changed(project, item, typed), guidelines=markdown(project.guidelines),
+        trace=readable.leads_to((item.trace or {}).get("url")),
+        hints=hints, plain=plain, given=given, names=people_of(one.given_by for one in given),
+        said=[readable.changes(project.kind, item.output, one.output) if one.output is not None else None
+              for one in given],
+        notes=[turn for turn in history(review.id) if turn.ended == "escalated"],
+        queues=db.session.scalars(elsewhere.order_by(Queue.name)).all(), snoozes=forms.SNOOZES,
+        aside={fault["pointer"]: fault["message"] for fault in aside}, asides=request.form,
+        undo=seen.undoable(actor()),
+    )  # fmt: skip
+
+
+def _hidden(item: Item) -> list[dict[str, Any]]:
+    """The hints on the output of an item that is not prepared yet."""
+    return [
+        {"where": "output", "name": char.name, "codepoint": char.codepoint, "count": char.count}
+        for char in hidden_characters(as_text(item.output))
+        if not char.in_place
+    ]
+
+
+def _changed(project: Project, item: Item, typed: Mapping[str, str] | None) -> readable.Changes | None:
+    try:
+        return readable.changes(project.kind, item.output, forms.output_of(project, item, typed or {}))
+    except Invalid:
+        return None
+
+
+def _lost(token: str, typed: Mapping[str, str] | None, message: str | None = None) -> Response:
+    """Who has the review now and what was decided, with what was typed kept to be copied."""
+    claim, review, item = claims.open_claim(actor(), token)
+    decided = review.state == "given"
+    return show(
+        "desk/lost.html", "desk/_lost.html", 409, item=item, kept=_kept(token, typed),
+        message=message or claims.why_lost(db.session(), actor(), claim),
+        decided=review if decided and not seen.trail(actor(), item).open else None,
+        names=people_of([review.given_by]), undo=seen.undoable(actor()),
+        **_place(db.session.get_one(Queue, review.queue_id)),
+    )  # fmt: skip
+
+
+def _kept(token: str, typed: Mapping[str, str] | None) -> str:
+    """What was typed, as one text to copy: the output or its fields, then the note."""
+    claim, _, item = claims.open_claim(actor(), token)
+    typed = typed or claim.draft or {}
+    project = db.session.get_one(Project, item.project_id)
+    try:
+        parts = [as_text(forms.output_of(project, item, typed))]
+    except Invalid:
+        parts = [text for name, text in typed.items() if name.startswith("output")]
+    return "\n\n".join(part for part in [*parts, typed.get("note", "")] if part)
+
+
+def _next(queue_id: str) -> AnyResponse:
+    """To what the reviewer holds in this queue already, else to the best next review, else to the queue."""
+    held = seen.held_in(actor(), queue_id)
+    if held:
+        return redirect(f"/claims/{held}", 303)
+    try:
+        claimed = claims.claim_next(actor(), db.session.get_one(Queue, queue_id))
+    except Conflict as full:
+        notice(full.message)
+        return redirect("/", 303)
+    return redirect(f"/claims/{claimed.token}" if claimed else _address(queue_id), 303)
+
+
+def _place(queue: Queue) -> dict[str, Any]:
+    return {"queue": queue, "project": db.session.get_one(Project, queue.project_id)}
+
+
+def _address(queue_id: str) -> str:
+    place = _place(db.session.get_one(Queue, queue_id))
+    return f"/queues/{place['project'].name}/{place['queue'].name}"
