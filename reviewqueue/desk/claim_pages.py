@@ -17,7 +17,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from reviewqueue.content.fits import check
 from reviewqueue.content.hidden import hidden_characters
 from reviewqueue.content.show import as_text, markdown, plain
-from reviewqueue.db import db
+from reviewqueue.db import db, now
 from reviewqueue.desk import form as forms
 from reviewqueue.desk import readable, seen
 from reviewqueue.errors import Conflict, Fault, Invalid, LeaseLost
@@ -57,6 +57,12 @@ def review(token: str) -> AnyResponse:
     claim, review, item = claims.open_claim(actor(), token)
     if claim.ended == "decided":
         return redirect(f"/items/{item.id}", 303)
+    if review.claim_token == token and review.lease_expires_at and review.lease_expires_at <= now():
+        with suppress(LeaseLost):
+            claims.renew(actor(), token)
+        claim, review, item = claims.open_claim(actor(), token)
+    if claims.taken_unopened(claim):
+        return _next(review.queue_id)
     if review.claim_token != token or review.state != "wanted":
         return _lost(token, None)
     typed = claim.draft if "fresh" not in request.args else None
@@ -114,7 +120,7 @@ def decide(token: str) -> AnyResponse:
     try:
         output = forms.outcome(project, item, verdict, form)
         decisions.decide(
-            actor(), token, form.get("decision_id", ""), verdict, output,
+            actor(), token, form.get("decision_id") or new_id("dec"), verdict, output,
             form.get("reason"), form.get("cause"), form.get("note"), draft=draft,
         )  # fmt: skip
     except Invalid as error:
@@ -285,12 +291,15 @@ def _kept(token: str, typed: Mapping[str, str] | None) -> str:
 
 
 def _next(queue_id: str) -> AnyResponse:
-    """To what the reviewer holds in this queue already, else to the best next review, else to the queue."""
+    """To what the reviewer holds in this queue already, else to the best next review, else to the queue.
+
+    The next one is only offered: who leaves now keeps nothing from the others.
+    """
     held = seen.held_in(actor(), queue_id)
     if held:
         return redirect(f"/claims/{held}", 303)
     try:
-        claimed = claims.claim_next(actor(), db.session.get_one(Queue, queue_id))
+        claimed = claims.claim_next(actor(), db.session.get_one(Queue, queue_id), offered=True)
     except Conflict as full:
         notice(full.message)
         return redirect("/", 303)

@@ -6,6 +6,7 @@ Nothing an author corrected reaches a prompt before a second person has promoted
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -84,10 +85,18 @@ def promote(actor: Actor, example_id: str) -> Example:
 
 def has_say(actor: Actor, example: Example) -> bool:
     """Whether the example is the actor's own work: they decided, or gave one of the item's reviews."""
-    given = select(Review.id).where(
-        Review.item_id == example.item_id, Review.state == "given", Review.given_by == actor.id
+    return example.id in own_work(actor, [example])
+
+
+def own_work(actor: Actor, examples: Sequence[Example]) -> set[str]:
+    """The ids of those of `examples` that the actor has a say in, and may not promote."""
+    given = select(Review.item_id).where(
+        Review.item_id.in_([example.item_id for example in examples]),
+        Review.state == "given",
+        Review.given_by == actor.id,
     )
-    return example.author_id == actor.id or db.session.scalars(given.limit(1)).first() is not None
+    items = set(db.session.scalars(given))
+    return {each.id for each in examples if each.author_id == actor.id or each.item_id in items}
 
 
 def retire(actor: Actor, example_id: str) -> Example:

@@ -43,6 +43,7 @@ def examples() -> Response:
         listed=listed,
         rows=[_line(example) for example in rows],
         against=retrieve.contradictions(rows),
+        own=collect.own_work(web.actor(), rows),
         projects=projects,
         names=access.people_of(example.author_id for example in rows),
         given=given,

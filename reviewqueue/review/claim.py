@@ -31,11 +31,12 @@ MAX_DRAFT = 1024 * 1024  # bytes
 SEAT = aliased(Review, name="seat")
 
 
-def claim_next(actor: Actor, queue: Queue) -> Claim | None:
+def claim_next(actor: Actor, queue: Queue, *, offered: bool = False) -> Claim | None:
     """Give the actor the next free review of `queue`, or None when nothing is free for them.
 
-    Choosing and taking are one UPDATE, so two people can never hold the same review. Conflict when they
-    hold as many as they may; Missing when the queue is not theirs.
+    Choosing and taking are one UPDATE, so two people can never hold the same review. What is only `offered`
+    has no lease yet: until the actor opens it (`renew`) it is kept from nobody. Conflict when they hold as
+    many as they may; Missing when the queue is not theirs.
     """
     require(actor, "review")
     queue_id = queue.id
@@ -47,7 +48,8 @@ def claim_next(actor: Actor, queue: Queue) -> Claim | None:
         skipped = select(Skip.until).where(
             Skip.review_id == SEAT.id, Skip.person_id == actor.id, Skip.until > now()
         )
-        return _take(session, actor, SEAT.queue_id == queue_id, ~skipped.exists())
+        lease = timedelta(0) if offered else LEASE
+        return _take(session, actor, SEAT.queue_id == queue_id, ~skipped.exists(), lease=lease)
 
 
 def claim_item(actor: Actor, item_id: str) -> Claim:
@@ -80,6 +82,16 @@ def open_claim(actor: Actor, token: str) -> tuple[Claim, Review, Item]:
     review = db.session.get_one(Review, claim.review_id)
     item = db.session.scalars(select(Item).where(Item.id == review.item_id)).one()
     return claim, review, item
+
+
+def taken_unopened(claim: Claim) -> bool:
+    """Whether somebody else took a review that was only offered: an opened one is kept for a whole lease."""
+    return (
+        claim.ended == "taken"
+        and claim.draft is None
+        and claim.ended_at is not None
+        and claim.ended_at < claim.claimed_at + LEASE
+    )
 
 
 def renew(actor: Actor, token: str, draft: Mapping[str, str] | None = None) -> datetime:
@@ -230,7 +242,13 @@ def _check_room(session: Session, actor: Actor) -> None:
         raise Conflict(f"You hold {count} items; finish or release one.", "holding_enough")
 
 
-def _take(session: Session, actor: Actor, *which: ColumnElement[bool], wait: bool = False) -> Claim | None:
+def _take(
+    session: Session,
+    actor: Actor,
+    *which: ColumnElement[bool],
+    wait: bool = False,
+    lease: timedelta = LEASE,
+) -> Claim | None:
     """Take the first free seat among `which`; with `wait`, one that is being taken is waited for."""
     moment, token = now(), new_token()
     other = aliased(Review)
@@ -256,7 +274,7 @@ def _take(session: Session, actor: Actor, *which: ColumnElement[bool], wait: boo
             claim_token=token,
             fence=Review.fence + 1,
             claimed_at=moment,
-            lease_expires_at=moment + LEASE,
+            lease_expires_at=moment + lease,
         )
         .returning(Review)
         .execution_options(synchronize_session=False, populate_existing=True)

@@ -127,6 +127,49 @@ def test_decide_goes_to_the_next_review_then_to_the_queue(client: Any, make: Any
     assert "/undo" in page
 
 
+def test_decide_offers_the_next_review_and_opening_it_holds_it(client: Any, make: Any) -> None:
+    project = make.project()
+    made = [make.item(project).id for _ in range(3)]
+    ada, cleo = client(make.person("ada")), client(make.person("cleo"))
+
+    def shown(visitor: Any, address: str) -> str:
+        return str(re.search(r'data-item="(itm_\w+)"', visitor.get(address).text)[1])  # type: ignore[index]
+
+    offered = decided(ada, claimed(ada), "approve").location
+    taken = claimed(cleo)
+    assert shown(cleo, taken) == made[1]
+    onwards = ada.get(offered)
+    assert onwards.status_code == 303
+    assert shown(ada, onwards.location) == made[2]
+    assert cleo.send("/queues/support-replies/main/claims").status_code == 200
+    assert decided(cleo, taken, "approve").status_code == 303
+    assert cleo.send("/queues/support-replies/main/claims").status_code == 200
+    assert decided(ada, onwards.location, "approve").status_code == 303
+
+
+def test_claim_after_a_decision_gives_the_offered_review_to_who_did_not_open_it(
+    client: Any, make: Any
+) -> None:
+    project = make.project()
+    made = [make.item(project).id for _ in range(3)]
+    ada = client(make.person("ada"))
+    given = []
+    for _ in made:
+        address = claimed(ada)
+        page = ada.get(address).text
+        given.append(re.search(r'data-item="(itm_\w+)"', page)[1])  # type: ignore[index]
+        decided(ada, address, "approve")
+    assert given == made
+
+
+def test_decide_without_a_decision_id_decides_once(client: Any, make: Any) -> None:
+    make.item(make.project())
+    ada = client(make.person("ada"))
+    address = claimed(ada)
+    assert decided(ada, address, "approve", decision_id="").status_code == 303
+    assert db.session.scalars(select(Decision.verdict)).all() == ["approve"]
+
+
 def test_decide_refused_comes_back_filled_in(client: Any, make: Any) -> None:
     item = make.item(make.project())
     ada = client(make.person("ada"))

@@ -47,6 +47,24 @@ def test_examples_lists_what_one_may_see_newest_first(
     assert client().get("/examples").status_code == 303
 
 
+def test_examples_offers_to_promote_what_is_not_ones_own(
+    client: Any, make: Make, proposed: Teach, active: Teach
+) -> None:
+    waiting, used = proposed(PARCEL, "At the depot."), active("How do I return it?", "Use the label.")
+
+    def offered(name: str) -> list[str]:
+        page = client(make.person(name)).get("/examples").text
+        return sorted(re.findall(r'<form method="post" action="/examples/(exa_\w+/\w+)"', page))
+
+    mine = {f"{waiting.id}/retirement", f"{used.id}/retirement"}
+    assert offered("cleo") == sorted({*mine, f"{waiting.id}/promotion"})
+    assert offered("ada") == []
+    assert offered("aud") == []
+    visitor = client(make.person("cleo"))
+    assert visitor.send(f"/examples/{waiting.id}/promotion").status_code == 303
+    assert state(waiting) == "active"
+
+
 def test_examples_filters_by_project_state_and_reason(
     client: Any, make: Make, project: Any, proposed: Teach, active: Teach
 ) -> None:

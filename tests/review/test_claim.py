@@ -83,6 +83,29 @@ def test_claim_next_takes_a_lapsed_lease_over(make: Any) -> None:
     assert db.session.get_one(Claim, old.token).ended == "taken"
 
 
+def test_claim_next_offered_is_kept_from_nobody_until_it_is_opened(make: Any) -> None:
+    project = make.project()
+    item = make.item(project)
+    ada, cleo = make.person("ada"), make.person("cleo")
+    mine = claims.claim_next(ada, queue_of(project), offered=True)
+    theirs = claims.claim_next(cleo, queue_of(project), offered=True)
+    assert mine is not None
+    assert theirs is not None
+    assert claimed(theirs) == item.id
+    db.session.refresh(mine)
+    assert claims.taken_unopened(mine)
+    with pytest.raises(LeaseLost):
+        claims.renew(ada, mine.token)
+    claims.renew(cleo, theirs.token)
+    assert claims.claim_next(ada, queue_of(project)) is None
+    lapse(theirs)
+    with transaction() as session:
+        session.execute(update(Claim).values(claimed_at=now() - 2 * claims.LEASE))
+    assert claims.claim_next(ada, queue_of(project)) is not None
+    db.session.refresh(theirs)
+    assert not claims.taken_unopened(theirs)
+
+
 @pytest.mark.parametrize("name", ["aud", "backend", "system"])
 def test_claim_next_is_for_reviewers_only(make: Any, name: str) -> None:
     project = make.project()
