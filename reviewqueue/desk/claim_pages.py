@@ -61,7 +61,7 @@ def review(token: str) -> AnyResponse:
         with suppress(LeaseLost):
             claims.renew(actor(), token)
         claim, review, item = claims.open_claim(actor(), token)
-    if claims.taken_unopened(claim):
+    if _taken_unopened(claim):
         return _next(review.queue_id)
     if review.claim_token != token or review.state != "wanted":
         return _lost(token, None)
@@ -195,12 +195,11 @@ def _save(token: str, draft: dict[str, str] | None) -> bool:
     Returns whether the claim is still in force: when it is not, nothing the form says could decide.
     """
     db.session.rollback()
-    try:
+    with suppress(LeaseLost):
         with suppress(Invalid):
             claims.renew(actor(), token, draft)
-    except LeaseLost:
-        return False
-    return True
+        return True
+    return False
 
 
 def _here(answer: Response, token: str) -> Response:
@@ -304,6 +303,12 @@ def _next(queue_id: str) -> AnyResponse:
         notice(full.message)
         return redirect("/", 303)
     return redirect(f"/claims/{claimed.token}" if claimed else _address(queue_id), 303)
+
+
+def _taken_unopened(claim: Claim) -> bool:
+    """Whether somebody else took what was only offered: what is opened is kept for a whole lease."""
+    taken = claim.ended_at if claim.ended == "taken" and claim.draft is None else None
+    return taken is not None and taken < claim.claimed_at + claims.LEASE
 
 
 def _place(queue: Queue) -> dict[str, Any]:

@@ -84,16 +84,6 @@ def open_claim(actor: Actor, token: str) -> tuple[Claim, Review, Item]:
     return claim, review, item
 
 
-def taken_unopened(claim: Claim) -> bool:
-    """Whether somebody else took a review that was only offered: an opened one is kept for a whole lease."""
-    return (
-        claim.ended == "taken"
-        and claim.draft is None
-        and claim.ended_at is not None
-        and claim.ended_at < claim.claimed_at + LEASE
-    )
-
-
 def renew(actor: Actor, token: str, draft: Mapping[str, str] | None = None) -> datetime:
     """Extend the lease by ten minutes, never beyond four hours of holding, and keep the draft.
 
@@ -243,11 +233,7 @@ def _check_room(session: Session, actor: Actor) -> None:
 
 
 def _take(
-    session: Session,
-    actor: Actor,
-    *which: ColumnElement[bool],
-    wait: bool = False,
-    lease: timedelta = LEASE,
+    session: Session, actor: Actor, *which: ColumnElement[bool], wait: bool = False, lease: timedelta = LEASE
 ) -> Claim | None:
     """Take the first free seat among `which`; with `wait`, one that is being taken is waited for."""
     moment, token = now(), new_token()
