@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from flask import Flask, has_app_context
 from flask.testing import FlaskClient
+from jinja2 import FileSystemBytecodeCache
 
 from reviewqueue import background, create_app, create_base
 from reviewqueue.config import Settings, create_keys
@@ -212,12 +213,19 @@ def _pushed(app: Flask) -> Iterator[Flask]:
         db.engine.dispose()
 
 
+@pytest.fixture(scope="session")
+def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> FileSystemBytecodeCache:
+    """Templates compiled once, not once for each test's application."""
+    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
+
+
 @pytest.fixture
-def app(settings: Settings) -> Iterator[Flask]:
+def app(settings: Settings, compiled_templates: FileSystemBytecodeCache) -> Iterator[Flask]:
     """The whole application on a fresh database, its context pushed."""
     settings.data_dir.mkdir(exist_ok=True)
     app = create_app(settings)
     app.test_client_class = Visitor
+    app.jinja_env.bytecode_cache = compiled_templates
     yield from _pushed(app)
 
 
