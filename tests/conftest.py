@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,11 @@ from tests import servers
 from tests.make import Make
 
 DATABASES = ("sqlite", "postgresql")
+
+# Files in memory: a test may kill a process, never the machine, so that waiting for a disk proves nothing.
+IN_MEMORY = Path("/dev/shm")
+if "TMPDIR" not in os.environ and IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > 2 << 30:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(IN_MEMORY)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
