@@ -123,13 +123,13 @@ def decide(token: str) -> AnyResponse:
             actor(), token, form.get("decision_id") or new_id("dec"), verdict, output,
             form.get("reason"), form.get("cause"), form.get("note"), draft=draft,
         )  # fmt: skip
-    except Invalid as error:
-        if not _save(token, draft):
-            return _here(_lost(token, draft), token)
-        return _here(_page(claim, review, item, typed=draft, faults=error.errors, status=422), token)
-    except Conflict as conflict:
+    except (Invalid, Conflict) as error:
+        # A form with faults is shown again, not kept: a page opened anew must not begin with what cannot be.
+        if isinstance(error, Invalid) and _save(token, None):
+            return _here(_page(claim, review, item, typed=draft, faults=error.errors, status=422), token)
         _save(token, draft)
-        return _here(_lost(token, draft, conflict.message), token)
+        why = error.message if isinstance(error, Conflict) else None
+        return _here(_lost(token, draft, why), token)
     return _next(queue_id)
 
 

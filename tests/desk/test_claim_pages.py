@@ -553,12 +553,18 @@ def test_hostile_content_is_text_on_every_page(kind: str, client: Any, make: Any
     assert decided(ada, address, "approve").status_code == 303
 
 
-def test_decide_refused_keeps_the_text_with_the_claim(client: Any, make: Any) -> None:
-    make.item(make.project())
+def test_decide_refused_shows_the_text_again_and_leaves_the_draft_alone(client: Any, make: Any) -> None:
+    make.item(make.project(kind="json"))
     ada = client(make.person("ada"))
     address = claimed(ada)
-    assert decided(ada, address, "edit", output="Without a reason").status_code == 422
-    assert form_of(ada.get(address).text)["output"] == "Without a reason"
+    refused = decided(ada, address, "edit", reason="tone", **{"output.total": "nonsense"})
+    assert refused.status_code == 422
+    assert form_of(refused.text)["output.total"] == "nonsense"
+    assert form_of(ada.get(address).text)["output.total"] == "12.5"
+    token = {"csrf_token": form_of(refused.text)["csrf_token"]}
+    assert ada.put(address, data={**token, "output.total": "14"}).status_code == 200
+    assert decided(ada, address, "edit", **{"output.total": "nonsense"}).status_code == 422
+    assert form_of(ada.get(address).text)["output.total"] == "14"
 
 
 def test_decide_a_form_sent_before_with_other_content_shows_the_text(client: Any, make: Any) -> None:
