@@ -17,7 +17,7 @@ MOST_WORDS = 2000
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_WORD = re.compile(rf"([{_UNSPACED}]+)|([^\W_{_UNSPACED}]+)")
+_WORD = re.compile(rf"((?:(?=\w)[{_UNSPACED}])+)|([^\W_{_UNSPACED}]+)")
 
 
 def as_text(value: Any) -> str:
