@@ -35,9 +35,13 @@ class Visitor:
 
     def get(self, path: str) -> str:
         """A page as it came; anything but a page is a failure."""
+        return self.open(path).text
+
+    def open(self, path: str) -> httpx.Response:
+        """A page wherever the path leads; anything but a page is a failure."""
         answer = self.http.get(path, follow_redirects=True)
-        assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text[:500]}"
-        return answer.text
+        assert answer.status_code == 200, f"{path}: {answer.status_code} {told(answer)}"
+        return answer
 
     def send(self, path: str, page: str = "/account", **fields: Any) -> httpx.Response:
         """Send a form with the token of one of our pages; the answer, redirects not followed."""
@@ -53,12 +57,18 @@ class Visitor:
         answer = self.send(f"/queues/{project}/{queue}/claims")
         if answer.status_code == 200:
             return None
-        assert answer.status_code == 303, answer.text[:500]
+        assert answer.status_code == 303, f"{answer.status_code} {told(answer)}"
         return self.review(answer.headers["location"])
 
-    def review(self, path: str) -> ReviewPage:
-        """The review page of a claim."""
-        text = self.get(path)
+    def review(self, path: str) -> ReviewPage | None:
+        """The review page of a claim, or of another one when this was only offered and is taken by now.
+
+        None when nothing is left to offer.
+        """
+        answer = self.open(path)
+        text, path = answer.text, answer.url.path
+        if not path.startswith("/claims/"):
+            return None
         form = re.search(r'<form[^>]*id="decision-form".*?</form>', text, re.DOTALL)
         assert form, f"{path} holds no decision form"
         decision = re.search(r'name="decision_id"[^>]*value="([^"]+)"', form[0]) or re.search(
@@ -85,3 +95,9 @@ class Visitor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def told(answer: httpx.Response) -> str:
+    """What a page says in its main part, without markup: for the message of a test that fails."""
+    main = answer.text.partition("<main")[2] or answer.text
+    return " ".join(re.sub(r"<[^>]*>", " ", main).split())[:500]

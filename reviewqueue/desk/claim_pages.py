@@ -57,7 +57,8 @@ def review(token: str) -> AnyResponse:
     claim, review, item = claims.open_claim(actor(), token)
     if claim.ended == "decided":
         return redirect(f"/items/{item.id}", 303)
-    if review.claim_token == token and review.lease_expires_at and review.lease_expires_at <= now():
+    if review.claim_token != token or (review.lease_expires_at and review.lease_expires_at <= now()):
+        # Somebody may be taking it at this moment: then the claim is read again, ended.
         with suppress(LeaseLost):
             claims.renew(actor(), token)
         claim, review, item = claims.open_claim(actor(), token)

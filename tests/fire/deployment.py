@@ -70,7 +70,7 @@ class Deployment:
         self.started.append(process)
         return process
 
-    def wait_for(self, url: str | None = None, seconds: float = 60) -> None:
+    def wait_for(self, url: str | None = None, seconds: float = 120) -> None:
         """Until the web server at `url` answers."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -156,7 +156,7 @@ def run(stack: Deployment, key: str, links: list[str], moments: random.Random, w
     inspect(stack, "at the end")
 
 
-def reached(work: Work, count: int, seconds: float = 60) -> None:
+def reached(work: Work, count: int, seconds: float = 180) -> None:
     """Until so many submissions were acknowledged."""
     deadline = time.monotonic() + seconds
     while len(work.acknowledged) < count:

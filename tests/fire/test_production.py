@@ -19,7 +19,7 @@ from tests.listener import Listener, listener
 from tests.real.load import SETS, require
 from tests.servers import Postgres, Redis
 from tests.test_walkthrough import Place, walk
-from tests.visitor import Visitor
+from tests.visitor import Visitor, told
 
 CHOSEN = SETS["mlqe_pe"]
 ADDRESS = "https://review.example.org"
@@ -184,7 +184,7 @@ def approve_all(person: Visitor) -> int:
     count, page = 0, person.claim(CHOSEN.project)
     while page is not None:
         answer = person.decide(page, "approve")
-        assert answer.status_code == 303, answer.text
+        assert answer.status_code == 303, f"{answer.status_code} {told(answer)}"
         count += 1
         after = answer.headers["location"]
         page = person.review(after) if after.startswith("/claims/") else None

@@ -94,7 +94,7 @@ def test_a_worker_killed_while_it_calls_back_is_made_up_for(
             processes.start("-m", "reviewqueue", "worker")
         desk.seconds_until_told()
         assert len(called.once()) == len(desk.decided)
-        outcomes = Counter(db.session.scalars(select(Attempt.outcome)))
+        outcomes = written_down(len(desk.decided))
         assert outcomes["ok"] == len(desk.decided)
         assert outcomes["killed"] > 0
 
@@ -133,6 +133,17 @@ def warm_up(desk: Desk, processes: Deployment) -> None:
     desk.decide(1)
     desk.seconds_until_told()
     assert not [process for process in processes.started if process.poll() is not None], processes.tail()
+
+
+def written_down(count: int, seconds: float = 20) -> Counter[str | None]:
+    """How attempts ended, once so many were accepted: the bot hears of an event before it is written down."""
+    deadline = time.monotonic() + seconds
+    while True:
+        db.session.rollback()
+        outcomes = Counter(db.session.scalars(select(Attempt.outcome)))
+        if outcomes["ok"] >= count or time.monotonic() > deadline:
+            return outcomes
+        time.sleep(0.1)
 
 
 def slow(called: Listener) -> threading.Event:
