@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import os
 import re
-import secrets
 import shutil
 import signal
 import tempfile
@@ -17,10 +16,9 @@ from typing import Any
 import pytest
 from flask import Flask, has_app_context
 from flask.testing import FlaskClient
-from jinja2 import FileSystemBytecodeCache
 
 from reviewqueue import background, create_app, create_base
-from reviewqueue.config import Settings, create_keys
+from reviewqueue.config import Settings, create_keys, use
 from reviewqueue.db import db
 from reviewqueue.schema import migrate
 from tests import servers
@@ -41,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite: runs on SQLite only")
     config.addinivalue_line("markers", "postgresql: runs on PostgreSQL only")
+    config.addinivalue_line("markers", "own_app: changes the application, so that no other test can use it")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -172,20 +171,24 @@ def quiet_signals() -> Iterator[None]:
         signal.signal(number, action)
 
 
+@pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder whose database and data every test finds empty, at the same address as the one before."""
+    return tmp_path_factory.mktemp("places")
+
+
 @pytest.fixture
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def database(request: pytest.FixtureRequest, places: Path) -> Iterator[str]:
     """The URL of a fresh migrated database; a test that uses it runs once on each kind."""
     if request.param == "sqlite":
-        path = tmp_path / "reviewqueue.sqlite3"
+        path = places / "reviewqueue.sqlite3"
+        for old in places.glob("reviewqueue.sqlite3*"):
+            old.unlink()
         shutil.copyfile(request.getfixturevalue("sqlite_template"), path)
         yield f"sqlite:///{path}"
         return
     running: servers.Postgres = request.getfixturevalue("postgres")
-    running.count += 1
-    name = f"t{running.count}_{secrets.token_hex(3)}"
-    url = running.create(name, template="template")
-    yield url
-    running.drop(name)
+    yield running.emptied("test", template="template")
 
 
 @pytest.fixture
@@ -196,20 +199,32 @@ def environ() -> dict[str, str]:
 
 @pytest.fixture
 def settings(
-    request: pytest.FixtureRequest, database: str, keys_dir: Path, tmp_path: Path, environ: dict[str, str]
+    request: pytest.FixtureRequest, database: str, keys_dir: Path, places: Path, environ: dict[str, str]
 ) -> Settings:
-    """The settings of `app`."""
+    """The settings of `app`; the data folder is new."""
+    shutil.rmtree(places / "var", ignore_errors=True)
+    (places / "var").mkdir()
     given = {"DATABASE_URL": database, "REVIEWQUEUE_CALLBACK_ALLOW": "127.0.0.0/8,::1/128"}
     if {"redis_url", "redis_server"} & set(request.fixturenames):
         given["REDIS_URL"] = request.getfixturevalue("redis_url")
-    return load_settings(tmp_path / "var", keys_dir, **(given | environ))
+    return load_settings(places / "var", keys_dir, **(given | environ))
 
 
 @pytest.fixture
 def base(settings: Settings) -> Iterator[Flask]:
     """Settings and database without pages, as workers and commands have them; its context pushed."""
-    settings.data_dir.mkdir(exist_ok=True)
-    yield from _pushed(create_base(settings))
+    yield from _pushed(_kept(create_base, settings))
+
+
+def _kept(create: Callable[[Settings], Flask], settings: Settings) -> Flask:
+    """The application with these settings, made once: what it has compiled serves the next test, too."""
+    if (create, settings) not in _APPS:
+        _APPS[create, settings] = create(settings)
+    use(settings)
+    return _APPS[create, settings]
+
+
+_APPS: dict[Any, Flask] = {}
 
 
 def _pushed(app: Flask) -> Iterator[Flask]:
@@ -219,19 +234,15 @@ def _pushed(app: Flask) -> Iterator[Flask]:
         db.engine.dispose()
 
 
-@pytest.fixture(scope="session")
-def compiled_templates(tmp_path_factory: pytest.TempPathFactory) -> FileSystemBytecodeCache:
-    """Templates compiled once, not once for each test's application."""
-    return FileSystemBytecodeCache(str(tmp_path_factory.mktemp("templates")))
-
-
 @pytest.fixture
-def app(settings: Settings, compiled_templates: FileSystemBytecodeCache) -> Iterator[Flask]:
-    """The whole application on a fresh database, its context pushed."""
-    settings.data_dir.mkdir(exist_ok=True)
-    app = create_app(settings)
+def app(request: pytest.FixtureRequest, settings: Settings) -> Iterator[Flask]:
+    """The whole application on a fresh database, its context pushed.
+
+    A test that changes the application itself is marked `own_app`.
+    """
+    own = request.node.get_closest_marker("own_app")
+    app = create_app(settings) if own else _kept(create_app, settings)
     app.test_client_class = Visitor
-    app.jinja_env.bytecode_cache = compiled_templates
     yield from _pushed(app)
 
 

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
@@ -61,6 +62,29 @@ def _folder(prefix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+# Every trigger, column and index by its name.
+SCHEMA = """
+    SELECT md5(string_agg(what, ',' ORDER BY what)) FROM (
+        SELECT tgrelid::regclass::text || '.' || tgname || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal
+        UNION ALL SELECT table_name || '.' || column_name || data_type || is_nullable
+            FROM information_schema.columns WHERE table_schema = 'public'
+        UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
+        UNION ALL SELECT conrelid::regclass::text || conname FROM pg_constraint
+    ) AS parts (what)
+"""
+# As a replica no trigger and no foreign key is in the way.
+EMPTY = """
+    DO $$ DECLARE found record; BEGIN
+        SET LOCAL session_replication_role = replica;
+        FOR found IN SELECT tablename FROM pg_tables
+            WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+        LOOP EXECUTE format('DELETE FROM %I', found.tablename); END LOOP;
+        FOR found IN SELECT sequencename FROM pg_sequences WHERE schemaname = 'public'
+        LOOP PERFORM setval(format('%I', found.sequencename)::regclass, 1, false); END LOOP;
+    END $$
+"""
+
+
 class Postgres:
     """A running PostgreSQL; `url(name)` addresses one of its databases as the application's role."""
 
@@ -71,15 +95,29 @@ class Postgres:
     def url(self, name: str) -> str:
         return f"postgresql://{ROLE}@/{name}?host={self.folder}"
 
-    def admin(self, statement: str) -> None:
+    def admin(self, statement: str, name: str = "postgres") -> list[Any]:
         with psycopg.connect(
-            f"host={self.folder} user=postgres dbname=postgres", autocommit=True
+            f"host={self.folder} user=postgres dbname={name}", autocommit=True
         ) as connection:
-            connection.execute(statement)
+            answer = connection.execute(statement)
+            return answer.fetchall() if answer.description else []
 
     def create(self, name: str, template: str = "template0") -> str:
         self.admin(f'CREATE DATABASE "{name}" OWNER {ROLE} TEMPLATE "{template}"')
         return self.url(name)
+
+    def emptied(self, name: str, template: str) -> str:
+        """The database `name` as if it had just been copied from `template`.
+
+        Emptying is ten times as fast as copying; a test that changed the schema costs a copy.
+        """
+        exists = self.admin(f"SELECT 1 FROM pg_database WHERE datname = '{name}'")
+        if exists and self.admin(SCHEMA, name) == self.admin(SCHEMA, template):
+            self.admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+            self.admin(EMPTY, name)
+            return self.url(name)
+        self.drop(name)
+        return self.create(name, template)
 
     def drop(self, name: str) -> None:
         self.admin(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')

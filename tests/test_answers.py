@@ -15,7 +15,7 @@ from reviewqueue.errors import Busy, Conflict, Forbidden, Invalid, Missing
 from tests.make import Make
 from tests.routes import path_of
 
-pytestmark = pytest.mark.sqlite  # nothing here depends on the database
+pytestmark = [pytest.mark.sqlite, pytest.mark.own_app]  # nothing here depends on the database
 
 
 def test_every_answer_carries_the_headers(app: Flask, client: Callable[..., Any], make: Make) -> None:

@@ -13,7 +13,7 @@ from reviewqueue.admission import right_of
 from reviewqueue.people.access import RIGHTS
 from tests.make import Make
 
-pytestmark = pytest.mark.sqlite  # nothing here depends on the database
+pytestmark = [pytest.mark.sqlite, pytest.mark.own_app]  # nothing here depends on the database
 
 
 def test_every_view_declares_a_right_or_the_app_does_not_start(app: Flask) -> None:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from reviewqueue import web
 from tests.make import Make
 
-pytestmark = pytest.mark.sqlite
+pytestmark = [pytest.mark.sqlite, pytest.mark.own_app]
 
 BENCH = """
 {% extends "base.html" %}{% import "_macros.html" as ui with context %}
