@@ -65,7 +65,8 @@ def _folder(prefix: str) -> Iterator[Path]:
 # Every trigger, column and index by its name.
 SCHEMA = """
     SELECT md5(string_agg(what, ',' ORDER BY what)) FROM (
-        SELECT tgrelid::regclass::text || '.' || tgname || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal
+        SELECT tgrelid::regclass::text || '.' || tgname || tgenabled::text
+            FROM pg_trigger WHERE NOT tgisinternal
         UNION ALL SELECT table_name || '.' || column_name || data_type || is_nullable
             FROM information_schema.columns WHERE table_schema = 'public'
         UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
