@@ -79,7 +79,6 @@ def keep(token: str) -> AnyResponse:
     project = db.session.get_one(Project, item.project_id)
     if draft is not None and claim.draft is None and forms.says_nothing(project, item, draft):
         draft = None
-    saved = draft is not None
     try:
         until = claims.renew(actor(), token, draft)
     except LeaseLost as lost:
@@ -87,7 +86,7 @@ def keep(token: str) -> AnyResponse:
         answer = show("desk/_lost.html", "desk/_lost.html", 409, message=lost.message, kept=kept, item=item)
         answer.headers["HX-Retarget"], answer.headers["HX-Reswap"] = "#lost-place", "innerHTML"
         return answer
-    return show("desk/_lease.html", "desk/_lease.html", until=until, saved=saved)
+    return show("desk/_lease.html", "desk/_lease.html", until=until, saved=draft is not None)
 
 
 @pages.post("/claims/<token>/changes")
