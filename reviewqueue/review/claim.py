@@ -49,7 +49,10 @@ def claim_next(actor: Actor, queue: Queue, *, offered: bool = False) -> Claim | 
             Skip.review_id == SEAT.id, Skip.person_id == actor.id, Skip.until > now()
         )
         lease = timedelta(0) if offered else LEASE
-        return _take(session, actor, SEAT.queue_id == queue_id, ~skipped.exists(), lease=lease)
+        here = (SEAT.queue_id == queue_id, ~skipped.exists())
+        taken = _take(session, actor, *here, lease=lease)
+        # One may be locked because it is being prepared: it is waited for before nothing is said to be free.
+        return taken or _take(session, actor, *here, lease=lease, wait=True)
 
 
 def claim_item(actor: Actor, item_id: str) -> Claim:

@@ -98,7 +98,7 @@ def test_production_walks_prepares_once_delivers_once_and_survives_its_leader(
     ada, cleo, aud = (Visitor(ADDRESS, link, front) for link in links)
     place = Place(
         ADDRESS, secrets["backend"], secrets["api_key"], secrets["inbound_secret"], called, ada, cleo, aud,
-        time_passes=lambda: None, transport=front,
+        time_passes=lambda: wait_until_prepared(database), transport=front,
     )  # fmt: skip
     walk(place, CHOSEN)
 
@@ -189,6 +189,14 @@ def approve_all(person: Visitor) -> int:
         after = answer.headers["location"]
         page = person.review(after) if after.startswith("/claims/") else None
     return count
+
+
+def wait_until_prepared(database: psycopg.Connection[Any], seconds: float = 30) -> None:
+    """Until the workers have seen every review that waits."""
+    deadline = time.monotonic() + seconds
+    while one(database, "SELECT count(*) FROM review WHERE state = 'wanted' AND prepared_at IS NULL"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def one(database: psycopg.Connection[Any], query: str) -> Any:

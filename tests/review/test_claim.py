@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -54,6 +55,16 @@ def test_claim_next_gives_priority_then_due_time_then_age(make: Any) -> None:
     got = [claimed(claims.claim_next(ada, queue_of(project))) for _ in range(4)]
     assert got == [urgent.id, sooner.id, first.id, second.id]
     assert claims.claim_next(make.person("cleo"), queue_of(project)) is None
+
+
+@pytest.mark.postgresql
+def test_claim_next_waits_for_a_review_that_somebody_is_writing_to(make: Any) -> None:
+    project = make.project()
+    item, ada = make.item(project), make.person("ada")
+    held = db.engine.connect()
+    held.execute(select(Review.id).where(Review.item_id == item.id).with_for_update())
+    threading.Timer(0.3, held.close).start()
+    assert claimed(claims.claim_next(ada, queue_of(project))) == item.id
 
 
 def test_claim_next_writes_token_fence_lease_and_history(make: Any) -> None:
