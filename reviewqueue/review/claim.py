@@ -39,20 +39,17 @@ def claim_next(actor: Actor, queue: Queue, *, offered: bool = False) -> Claim | 
     many as they may; Missing when the queue is not theirs.
     """
     require(actor, "review")
-    queue_id = queue.id
-    if queue_id not in _queues(actor):
+    if (queue_id := queue.id) not in _queues(actor):
         raise Missing("There is no such queue.")
     with transaction() as session:
         _line_up(session, actor)
         _check_room(session, actor)
-        skipped = select(Skip.until).where(
-            Skip.review_id == SEAT.id, Skip.person_id == actor.id, Skip.until > now()
-        )
+        skipped = (Skip.review_id == SEAT.id, Skip.person_id == actor.id, Skip.until > now())
+        here = (SEAT.queue_id == queue_id, ~select(Skip.until).where(*skipped).exists())
         lease = timedelta(0) if offered else LEASE
-        here = (SEAT.queue_id == queue_id, ~skipped.exists())
-        taken = _take(session, actor, *here, lease=lease)
         # One may be locked because it is being prepared: it is waited for before nothing is said to be free.
-        return taken or _take(session, actor, *here, lease=lease, wait=True)
+        turns = (_take(session, actor, *here, lease=lease, wait=wait) for wait in (False, True))
+        return next(filter(None, turns), None)
 
 
 def claim_item(actor: Actor, item_id: str) -> Claim:
