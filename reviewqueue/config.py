@@ -139,6 +139,10 @@ class Settings:
     intake_rate: tuple[float, float] | None = _setting(
         "REVIEWQUEUE_INTAKE_RATE", "500/2000", _rate, "items per second and burst, per backend; 0: no limit"
     )
+    queue_cap: int = _setting(
+        "REVIEWQUEUE_QUEUE_CAP", "100000", _count(0, 1_000_000_000),
+        "reviews that may wait in a queue; more are refused with 503; 0: no cap",
+    )  # fmt: skip
     proxy_hops: int = _setting(
         "REVIEWQUEUE_PROXY_HOPS", "0", _count(0, 8),
         "reverse proxies in front whose X-Forwarded-* headers are believed; 0: the headers are ignored",

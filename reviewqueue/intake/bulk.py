@@ -18,6 +18,7 @@ from reviewqueue.db import db, dumps, now, transaction
 from reviewqueue.errors import Conflict, Invalid, Missing, Refusal
 from reviewqueue.ids import new_id
 from reviewqueue.intake.items import told
+from reviewqueue.intake.room import unlimited
 from reviewqueue.intake.store import Answer
 from reviewqueue.intake.submit import submit, submit_batch
 from reviewqueue.ledger.record import record
@@ -53,10 +54,12 @@ def import_lines(
     name, sender = project.name, _sender(actor, project, backend)
     numbered = enumerate(lines, 1)
     while chunk := list(islice(numbered, BATCH)):
-        yield from _import(sender, name, [(n, line) for n, line in chunk if line.strip()])
+        with unlimited():
+            results = _import(sender, name, [(n, line) for n, line in chunk if line.strip()])
+        yield from results
 
 
-def _import(sender: Actor, project: str, lines: list[tuple[int, bytes]]) -> Iterator[Imported]:
+def _import(sender: Actor, project: str, lines: list[tuple[int, bytes]]) -> list[Imported]:
     results: dict[int, Imported] = {}
     named: list[tuple[int, Any]] = []
     for number, line in lines:
@@ -76,7 +79,7 @@ def _import(sender: Actor, project: str, lines: list[tuple[int, bytes]]) -> Iter
             results[number] = Imported(number, answer)
         else:
             results[number] = Imported(number, refusal=answer)
-    yield from (results[number] for number, _ in lines)
+    return [results[number] for number, _ in lines]
 
 
 def _submission(line: Any, project: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from reviewqueue.errors import Conflict, Refusal
 from reviewqueue.ids import new_id
 from reviewqueue.intake.arrival import Arrival, Desk
 from reviewqueue.intake.items import as_submitted, columns_of
+from reviewqueue.intake.room import require_room
 from reviewqueue.intake.seal import ARRIVING
 from reviewqueue.models import Item, Project, Review
 from reviewqueue.models.review import PRIORITIES
@@ -77,6 +78,7 @@ def store_all(session: Session, desk: Desk, arrivals: Sequence[Arrival]) -> list
         for review in _reviews(arrival, desk, numbers[arrival.row["id"]])
     ]
     if reviews:
+        require_room(session, [review["queue_id"] for review in reviews])
         session.connection().execute(insert(Review), reviews)
         after_commit(lambda: ring("prepare"))
     known = _known(session, [arrival for arrival in arrivals if arrival.row["id"] not in numbers])
