@@ -10,7 +10,7 @@ import os
 from flask import Flask
 from flask_migrate import Migrate
 
-from reviewqueue import models  # noqa: F401  the tables must be known before the first query
+from reviewqueue import models, seams  # noqa: F401  the tables must be known before the first query
 from reviewqueue.config import Settings, use
 from reviewqueue.db import attach, db, engine_options
 from reviewqueue.schema import FOLDER
@@ -38,4 +38,5 @@ def create_base(settings: Settings | None = None) -> Flask:
     Migrate(app, db, directory=str(FOLDER))
     with app.app_context():
         attach(db.engine)
+        seams.install(settings, db.engine)
     return app

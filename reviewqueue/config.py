@@ -96,6 +96,13 @@ def _rate(text: str) -> tuple[float, float] | None:
     return float(match[1]), float(match[2])
 
 
+def _fault(text: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(fail|exit):([1-9][0-9]{0,8})", text)
+    if match is None:
+        raise ValueError("must be fail:N or exit:N")
+    return match[1], int(match[2])
+
+
 def _setting(name: str, default: str, parse: Callable[[str], Any], meaning: str) -> Any:
     return field(metadata={"name": name, "default": default, "parse": parse, "meaning": meaning})
 
@@ -147,6 +154,14 @@ class Settings:
         "REVIEWQUEUE_PROXY_HOPS", "0", _count(0, 8),
         "reverse proxies in front whose X-Forwarded-* headers are believed; 0: the headers are ignored",
     )  # fmt: skip
+    test_clock: Path | None = _setting(
+        "REVIEWQUEUE_TEST_CLOCK", "", lambda text: Path(text).absolute(),
+        "a file with the seconds by which the clock is wrong; in the test environment alone",
+    )  # fmt: skip
+    test_fault: tuple[str, int] | None = _setting(
+        "REVIEWQUEUE_TEST_FAULT", "", _fault,
+        "fail:N or exit:N, at the N-th statement of each process; in the test environment alone",
+    )  # fmt: skip
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Settings:
@@ -173,6 +188,11 @@ class Settings:
         return settings
 
     def _check(self) -> None:
+        for name, given in (("CLOCK", self.test_clock), ("FAULT", self.test_fault)):
+            if given is not None and self.env != "test":
+                raise ConfigError(
+                    f"REVIEWQUEUE_TEST_{name} is for tests: unset it, or set REVIEWQUEUE_ENV=test"
+                )
         if self.env == "production" and not self.public_url.startswith("https://"):
             raise ConfigError(
                 f"REVIEWQUEUE_PUBLIC_URL must begin with https:// in production; it is {self.public_url!r}"

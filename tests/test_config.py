@@ -179,3 +179,14 @@ def test_startup_refuses_a_data_folder_it_cannot_write(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="REVIEWQUEUE_DATA_DIR"):
         startup.load({"REVIEWQUEUE_DATA_DIR": str(tmp_path / "file" / "var")})
+
+
+@pytest.mark.parametrize(("name", "value"), [("CLOCK", "clock"), ("FAULT", "exit:3")])
+def test_load_refuses_test_seams_outside_tests(tmp_path, name, value):
+    given = {f"REVIEWQUEUE_TEST_{name}": value}
+    for env in ("development", "production"):
+        with pytest.raises(ConfigError, match=f"REVIEWQUEUE_TEST_{name} is for tests"):
+            _load(tmp_path, REVIEWQUEUE_ENV=env, REVIEWQUEUE_PUBLIC_URL="https://a.example", **given)
+    assert _load(tmp_path, REVIEWQUEUE_ENV="test", **given)
+    with pytest.raises(ConfigError, match="must be fail:N or exit:N"):
+        _load(tmp_path, REVIEWQUEUE_ENV="test", REVIEWQUEUE_TEST_FAULT="exit")
