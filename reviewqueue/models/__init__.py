@@ -14,7 +14,7 @@ from reviewqueue.models.people import (
     SignInLink,
     WebSession,
 )
-from reviewqueue.models.review import Claim, Decision, Review, Skip
+from reviewqueue.models.review import Claim, Comment, Decision, Review, Skip
 from reviewqueue.models.routing import Policy, Project, Queue
 from reviewqueue.models.stack import Leader
 
@@ -23,6 +23,7 @@ __all__ = [
     "Attempt",
     "Backend",
     "Claim",
+    "Comment",
     "Decision",
     "Delivery",
     "Endpoint",

@@ -29,6 +29,7 @@ class Person(Base):
     every_queue: Mapped[bool] = mapped_column(default=True)
     password_hash: Mapped[str | None] = mapped_column(String(200))
     active: Mapped[bool] = mapped_column(default=True)
+    wishes: Mapped[dict[str, Any] | None] = mapped_column(Json)  # how they like to work: people/wishes.py
     created_at: Mapped[datetime]
 
 

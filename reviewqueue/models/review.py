@@ -131,6 +131,19 @@ class Skip(Base):
     until: Mapped[datetime]
 
 
+class Comment(Base):
+    """What somebody handed in on an item whose review had gone to somebody else."""
+
+    __tablename__ = "comment"
+
+    id: Mapped[str] = mapped_column(String(30), primary_key=True)  # com_
+    item_id: Mapped[str] = mapped_column(ForeignKey("item.id"), index=True)
+    person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
+    claim_token: Mapped[str] = mapped_column(ForeignKey("claim.token"), unique=True)
+    written_at: Mapped[datetime]
+    text: Mapped[str] = mapped_column(Text)  # the output as they would have had it, and their note
+
+
 class Decision(Base):
     """What was settled for an item. At most one of an item's decisions is in force."""
 

@@ -28,6 +28,7 @@ class Project(Base):
     schema: Mapped[dict[str, Any] | None] = mapped_column(Json)  # JSON Schema of the output
     reasons: Mapped[list[Any]] = mapped_column(Json)
     causes: Mapped[list[Any]] = mapped_column(Json)
+    replies: Mapped[list[Any]] = mapped_column(Json, default=list)  # saved replies: [{"name", "text"}]
     control_arm: Mapped[float] = mapped_column(default=0.0)  # share of example searches that get none
     policy_version: Mapped[int]  # the version in force
     example_set: Mapped[int] = mapped_column(default=0)  # the newest set's number

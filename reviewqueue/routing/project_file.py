@@ -36,6 +36,15 @@ _TOKEN = re.compile(
 Word = Annotated[str, Field(min_length=1, max_length=200)]
 
 
+class _Reply(BaseModel):
+    """A text that reviewers put into an output or a note by choosing its name."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: Word
+    text: Annotated[str, Field(min_length=1, max_length=10_000)]
+
+
 class _File(BaseModel):
     """The top level of the file, as it is written."""
 
@@ -49,6 +58,7 @@ class _File(BaseModel):
     reasons: Annotated[list[Word], Field(min_length=1, max_length=50)] = REASONS
     causes: Annotated[list[Word], Field(min_length=1, max_length=50)] = CAUSES
     control_arm: Annotated[float, Field(ge=0, le=1)] = 0.0
+    replies: Annotated[list[_Reply], Field(max_length=50)] = []
     policy: dict[str, Any] = {}
 
 
@@ -64,6 +74,7 @@ class ProjectFile:
     reasons: list[str]
     causes: list[str]
     control_arm: float
+    replies: list[dict[str, str]]
     policy: PolicyBody
 
 
@@ -107,7 +118,8 @@ class _Reader:
             self.refuse([(self._unaliased(place), said) for place, said in faults(error, _File)])
         except RecursionError:
             self.refuse([((), "is nested too deep")])
-        for field, words in (("reasons", file.reasons), ("causes", file.causes)):
+        names = [reply.name for reply in file.replies]
+        for field, words in (("reasons", file.reasons), ("causes", file.causes), ("replies", names)):
             if len(set(words)) < len(words):
                 self.refuse([((field,), "must not have the same entry twice")])
         return ProjectFile(
@@ -119,6 +131,7 @@ class _Reader:
             reasons=file.reasons,
             causes=file.causes,
             control_arm=file.control_arm,
+            replies=[reply.model_dump() for reply in file.replies],
             policy=self._policy(file.policy),
         )
 

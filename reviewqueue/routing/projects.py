@@ -26,7 +26,7 @@ from reviewqueue.people.access import ADJUDICATION, Actor, require
 from reviewqueue.routing.project_file import ProjectFile, read
 from reviewqueue.routing.rules import MAIN, PolicyBody, policy_body
 
-_OWN = ("title", "guidelines", "schema", "reasons", "causes", "control_arm")
+_OWN = ("title", "guidelines", "schema", "reasons", "causes", "control_arm", "replies")
 
 
 @dataclass(frozen=True)
