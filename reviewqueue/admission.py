@@ -153,23 +153,25 @@ def _check_host() -> None:
 
 
 def _check_length() -> None:
-    request.max_content_length = _limit()
-    if (get_content_length(request.environ) or 0) > _limit():
+    limit = request.max_content_length = limit_of(request.path)
+    if (get_content_length(request.environ) or 0) > limit:
         raise RequestEntityTooLarge
 
 
-def _limit() -> int:
-    if request.path == "/api/v1/items/batch":
+def limit_of(path: str) -> int:
+    """How many bytes a body sent to `path` may have."""
+    if path == "/api/v1/items/batch":
         return BATCH_LIMIT
-    return ITEM_FORM_LIMIT if request.path.startswith(("/claims/", "/items/")) else BODY_LIMIT
+    return ITEM_FORM_LIMIT if path.startswith(("/claims/", "/items/")) else BODY_LIMIT
 
 
 def _take_chunked() -> None:
     """Read a body of unsaid length; werkzeug would cut it off at the limit and call it whole."""
     environ = request.environ
     if environ.get("wsgi.input_terminated") and environ.pop("HTTP_TRANSFER_ENCODING", None):
-        body = environ["wsgi.input"].read(_limit() + 1)
-        if len(body) > _limit():
+        limit = limit_of(request.path)
+        body = environ["wsgi.input"].read(limit + 1)
+        if len(body) > limit:
             raise RequestEntityTooLarge
         environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(body), str(len(body))
 

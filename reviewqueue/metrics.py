@@ -23,6 +23,7 @@ REQUESTS = Counter("reviewqueue_requests", "Requests answered", ("method", "stat
 SECONDS = Histogram(
     "reviewqueue_request_seconds", "Time to answer", ("kind",), buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
 )
+TURNED_AWAY = Counter("reviewqueue_turned_away", "Requests answered without being read", ("status",))
 
 
 def exposition() -> tuple[bytes, str]:

@@ -57,7 +57,7 @@ def post_fork(_server: Any, worker: Any) -> None:
 
 
 # gunicorn reads the names below.
-worker_class = "gthread"
+worker_class = "reviewqueue.running.reception.ReceptionWorker"
 preload_app = True
 control_socket_disable = True
 # A heartbeat file on a disk blocks every thread while the disk is busy.
