@@ -28,6 +28,7 @@ from reviewqueue.db import db, now, transaction
 from reviewqueue.ledger.verify import verify
 from reviewqueue.models import Delivery
 from tests.fire.deployment import Deployment
+from tests.fire.halves import half_done
 from tests.listener import Listener, listener
 from tests.visitor import Visitor
 
@@ -45,35 +46,6 @@ confidence_below = 0.5
 control_rate = 0.05
 undo_seconds = 0
 """
-
-# Each finds rows of a state change that was only half done.
-HALVES = {
-    "an item for review without its review": """
-        SELECT item.id FROM item WHERE route = 'review'
-        AND NOT EXISTS (SELECT 1 FROM review WHERE review.item_id = item.id)""",
-    "a sampled item without its control review": """
-        SELECT item.id FROM item WHERE route = 'release' AND sampled
-        AND NOT EXISTS (SELECT 1 FROM review WHERE review.item_id = item.id)""",
-    "a key without its item": "SELECT key FROM submission WHERE item_id IS NULL",
-    "a verdict without its decision": """
-        SELECT review.id FROM review WHERE state = 'given'
-        AND NOT EXISTS (SELECT 1 FROM decision WHERE decision.id = review.decision_id)""",
-    "a decision without its ledger entry": """
-        SELECT decision.id FROM decision WHERE NOT EXISTS
-        (SELECT 1 FROM ledger_entry WHERE type = 'decision' AND ledger_entry.decision_id = decision.id)""",
-    "a decision to tell without its delivery": """
-        SELECT decision.id FROM decision WHERE sequence IS NOT NULL
-        AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.decision_id = decision.id)""",
-    "a correction without its example": """
-        SELECT decision.id FROM decision WHERE verdict = 'edit'
-        AND NOT EXISTS (SELECT 1 FROM example WHERE example.decision_id = decision.id)""",
-    "a decided item still pending": """
-        SELECT item.id FROM item JOIN decision ON decision.item_id = item.id WHERE item.status = 'pending'""",
-    "a delivery that ended without its ledger entry": """
-        SELECT delivery.id FROM delivery WHERE state IN ('delivered', 'dead') AND NOT EXISTS
-        (SELECT 1 FROM ledger_entry entry
-         WHERE entry.type = 'delivery' AND entry.decision_id = delivery.decision_id)""",
-}
 
 
 @dataclass
@@ -235,9 +207,7 @@ def inspect(stack: Deployment, when: str) -> None:
     """What is on disk is whole: nothing half done, and the ledger verifies."""
     app = create_base(Settings.load(stack.environ | {"REVIEWQUEUE_ENV": "test"}))
     with app.app_context():
-        for what, query in HALVES.items():
-            found = db.session.execute(text(query)).scalars().all()
-            assert not found, f"{when}: {what}: {found[:3]}"
+        assert half_done() == [], when
         db.session.remove()
         report = verify()
         assert report.ok, f"{when}: {report.problem}"
