@@ -51,7 +51,11 @@ class Tables:
 
 
 def before_or_after(
-    act: Act, tables: Tables, acknowledged: Callable[[Any], object] | None = None, every: int = 1
+    act: Act,
+    tables: Tables,
+    acknowledged: Callable[[Any], object] | None = None,
+    every: int = 1,
+    commits: int = 1,
 ) -> int:
     """Interrupt `act` at each of its statements; Broken says where it is neither before nor after.
 
