@@ -172,7 +172,7 @@ def _engine(purpose: str) -> Engine:
 
 def in_transaction() -> bool:
     """Whether the caller runs inside `transaction()`."""
-    return _HOOKS in db.session().info
+    return db.session.registry.has() and _HOOKS in db.session().info
 
 
 def joined() -> Session:
@@ -194,4 +194,4 @@ def now() -> datetime:
 
 def stamp(moment: datetime) -> str:
     """RFC 3339 in UTC with six decimals and a Z, as everywhere in the API, callbacks and ledger."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"

@@ -18,10 +18,23 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # Imports run downstream, as items do: a file imports from its own folder and from those to the right.
 STREAM = (
-    "insight", "intake", "routing", "desk", "review", "delivery", "examples", "people", "ledger", "content",
+    "insight", "intake", "routing", "desk", "finding", "review", "delivery", "examples", "people", "ledger",
+    "content",
 )  # fmt: skip
 # Each may import those before it, and nothing else of ours.
-GROUND = ("errors", "ids", "text", "strict_json", "config", "seams", "db", "models", "background", "schema")
+GROUND = (
+    "errors",
+    "ids",
+    "text",
+    "strict_json",
+    "config",
+    "seams",
+    "prepared",
+    "db",
+    "models",
+    "background",
+    "schema",
+)
 # Beside these every pages.py, api.py, jobs.py and …_pages.py is an edge.
 EDGES = ("admission", "answers", "cli", "lists", "metrics", "shell", "site", "web", "__main__", "__init__")
 # A folder of edges alone: how the product is run, on one machine or on many.

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from reviewqueue.config import current
 from reviewqueue.content.fields import check
-from reviewqueue.db import db
+from reviewqueue.db import db, reading
 from reviewqueue.errors import Fault, Invalid, Missing
 from reviewqueue.ids import new_id
 from reviewqueue.intake.shapes import Prompt, Submission
 from reviewqueue.intake.signals import confidence_of
 from reviewqueue.models import ExampleSet, Policy, Project, Queue
+from reviewqueue.prepared import Prepared
 from reviewqueue.routing.projects import body_of
 from reviewqueue.routing.route import Route, coin, route
 from reviewqueue.routing.rules import PolicyBody
@@ -37,6 +38,7 @@ class Desk:
     schema: Any
     paused: bool
     policy_version: int
+    edition: tuple[Any, ...]  # differs whenever anything here does
     policy: PolicyBody
     queues: Mapping[str, str]  # name → id
 
@@ -54,8 +56,23 @@ class Arrival:
         return str(self.row["content_sha256"])
 
 
+# What of a project changes whenever anything changes that a desk holds.
+EDITION = (Project.updated_at, Project.policy_version, Project.paused)
+_EDITION = Prepared(lambda _: select(*EDITION).where(Project.id == bindparam("id")))
+_desks: dict[str, Desk] = {}
+
+
 def desk_of(project_id: str) -> Desk:
-    """The project as it stands now."""
+    """The project as it stands now; what was read once is kept for as long as the project does not change."""
+    with reading() as connection:
+        edition = _EDITION.row(connection, {"id": project_id})
+    known = _desks.get(project_id)
+    if known is None or known.edition != edition:
+        known = _desks[project_id] = _read(project_id)
+    return known
+
+
+def _read(project_id: str) -> Desk:
     project, policy = db.session.execute(
         select(Project, Policy)
         .join(Policy, (Policy.project_id == Project.id) & (Policy.version == Project.policy_version))
@@ -70,6 +87,7 @@ def desk_of(project_id: str) -> Desk:
         schema=project.schema,
         paused=project.paused,
         policy_version=policy.version,
+        edition=(project.updated_at, project.policy_version, project.paused),
         policy=body_of(policy),
         queues={row.name: row.id for row in queues},
     )

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from sqlalchemy import func, literal_column, select
-from sqlalchemy.orm import Session
+from sqlalchemy.engine import Connection
 
 from reviewqueue.config import current
 from reviewqueue.errors import Busy
@@ -26,7 +26,7 @@ _known: dict[str, tuple[float, int]] = {}  # queue → counted when, and how man
 _unlimited: ContextVar[bool] = ContextVar("unlimited", default=False)
 
 
-def require_room(session: Session, queues: Iterable[str]) -> None:
+def require_room(connection: Connection, queues: Iterable[str]) -> None:
     """Busy when a queue cannot take the reviews that come: one for each time its id is in `queues`.
 
     Call it before they are inserted, in the transaction that stores them, so that all of it rolls back.
@@ -37,7 +37,7 @@ def require_room(session: Session, queues: Iterable[str]) -> None:
     for queue, coming in Counter(queues).items():
         counted, waiting = _known.get(queue, (-REMEMBERED, 0))
         if time.monotonic() - counted > (1.0 if waiting * 2 > cap else REMEMBERED):
-            counted, waiting = time.monotonic(), _count(session, queue, cap)
+            counted, waiting = time.monotonic(), _count(connection, queue, cap)
         if waiting + coming > cap:
             _known[queue] = counted, waiting
             said = f"a queue of this project is full: {cap} reviews wait in it"
@@ -55,8 +55,8 @@ def unlimited() -> Iterator[None]:
         _unlimited.reset(before)
 
 
-def _count(session: Session, queue: str, cap: int) -> int:
+def _count(connection: Connection, queue: str, cap: int) -> int:
     """How many reviews wait, counted up to the cap, in the index that only holds waiting ones."""
     waiting = (Review.queue_id == queue, Review.state == literal_column("'wanted'"))
     some = select(Review.item_number).where(*waiting).limit(cap + 1)
-    return session.execute(select(func.count()).select_from(some.subquery())).scalar_one()
+    return connection.execute(select(func.count()).select_from(some.subquery())).scalar_one()

@@ -6,25 +6,26 @@ here opens or ends a transaction.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Executable, bindparam, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.engine import Connection
 
-from reviewqueue.background import ring
-from reviewqueue.db import after_commit, db
+from reviewqueue.db import Base, db, now
 from reviewqueue.errors import Conflict, Refusal
 from reviewqueue.ids import new_id
-from reviewqueue.intake.arrival import Arrival, Desk
+from reviewqueue.intake.arrival import EDITION, Arrival, Desk
 from reviewqueue.intake.items import as_submitted, columns_of
 from reviewqueue.intake.room import require_room
 from reviewqueue.intake.seal import ARRIVING
 from reviewqueue.models import Item, Project, Review
+from reviewqueue.models import Submission as Known
 from reviewqueue.models.review import PRIORITIES
+from reviewqueue.prepared import Prepared
 
 
 @dataclass(frozen=True)
@@ -45,49 +46,86 @@ class Overtaken(Exception):
     """The project changed between routing and storing: route again."""
 
 
-def insert_into(session: Session, table: Any) -> Any:
-    """An INSERT of this database's own kind: it can say ON CONFLICT."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    return dialect.insert(table)
+def _insert(table: type[Base]) -> Callable[[str], Executable]:
+    """INSERT … ON CONFLICT DO NOTHING, on both databases."""
+
+    def build(dialect: str) -> Executable:
+        if dialect == "postgresql":
+            return postgresql.insert(table).on_conflict_do_nothing()
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    return build
 
 
-def arriving(session: Session, desk: Desk) -> None:
+def _held(dialect: str) -> Executable:
+    held = select(*EDITION).where(Project.id == bindparam("id"))
+    # On PostgreSQL a number is taken before its item is visible; `seal` waits for whoever holds this.
+    return held if dialect == "sqlite" else held.add_columns(func.pg_advisory_xact_lock_shared(ARRIVING))
+
+
+_HELD = Prepared(_held)
+_TAKE_KEY = Prepared(_insert(Known), ["backend_id", "key", "fingerprint", "item_id", "created_at"])
+_INSERT = Prepared(_insert(Item), [column.key for column in Item.__table__.columns if column.key != "number"])
+_INSERT_REVIEW = Prepared(
+    lambda _: insert(Review),
+    ["id", "item_id", "item_number", "project_id", "queue_id", "purpose", "round", "seat", "state", "rank",
+     "due_at", "created_at", "fence"],
+)  # fmt: skip
+_NUMBER = Prepared(lambda _: select(Item.number).where(Item.id == bindparam("id")))
+
+
+def arriving(connection: Connection, desk: Desk) -> None:
     """Make sure that `desk` still holds, and let `seal` know that numbers are about to be taken."""
-    query = select(Project.policy_version, Project.paused).where(Project.id == desk.project_id)
-    if session.get_bind().dialect.name == "postgresql":
-        query = query.add_columns(func.pg_advisory_xact_lock_shared(ARRIVING))
-    if tuple(session.execute(query).one())[:2] != (desk.policy_version, desk.paused):
+    held = _HELD.row(connection, {"id": desk.project_id})
+    if held is None or held[: len(EDITION)] != desk.edition:
         raise Overtaken
 
 
-def store_all(session: Session, desk: Desk, arrivals: Sequence[Arrival]) -> list[Answer | Refusal]:
+def take_key(
+    connection: Connection, backend_id: str, key: str, fingerprint: str, item_id: str | None = None
+) -> bool:
+    """Let `key` name this submission, and its item where it is one; False when it names something already."""
+    values = {"backend_id": backend_id, "key": key, "fingerprint": fingerprint, "item_id": item_id}
+    return _TAKE_KEY.run(connection, values | {"created_at": now()}).rowcount == 1
+
+
+def store_all(connection: Connection, desk: Desk, arrivals: Sequence[Arrival]) -> list[Answer | Refusal]:
     """Insert the items and the reviews they want; whose external id is known is a repeat or a conflict."""
-    if not arrivals:
-        return []
-    statement = (
-        insert_into(session, Item)
-        .on_conflict_do_nothing(index_elements=["backend_id", "project_id", "external_id"])
-        .returning(Item.id, Item.number)
-    )
-    rows = session.connection().execute(statement, [arrival.row for arrival in arrivals])
-    numbers = {row.id: row.number for row in rows}
-    reviews = [
-        review
-        for arrival in arrivals
-        if arrival.row["id"] in numbers
-        for review in _reviews(arrival, desk, numbers[arrival.row["id"]])
-    ]
+    numbers = _insert_items(connection, arrivals)
+    new = [arrival for arrival in arrivals if arrival.row["id"] in numbers]
+    reviews = [review for arrival in new for review in _reviews(arrival, desk, numbers[arrival.row["id"]])]
     if reviews:
-        require_room(session, [review["queue_id"] for review in reviews])
-        session.connection().execute(insert(Review), reviews)
-        after_commit(lambda: ring("prepare"))
-    known = _known(session, [arrival for arrival in arrivals if arrival.row["id"] not in numbers])
+        require_room(connection, [review["queue_id"] for review in reviews])
+        _INSERT_REVIEW.run_many(connection, reviews)
+    known = _known(connection, [arrival for arrival in arrivals if arrival.row["id"] not in numbers])
     return [
         Answer(arrival.row["id"], as_submitted(arrival.row, desk.project), replayed=False)
         if arrival.row["id"] in numbers
-        else _compare(arrival, desk, known[arrival.row["external_id"]])
+        else _compare(connection, arrival, desk, known[arrival.row["external_id"]])
         for arrival in arrivals
     ]
+
+
+def store_one(connection: Connection, desk: Desk, arrival: Arrival) -> Answer:
+    """`store_all` for one item; raises what refuses it."""
+    (answer,) = store_all(connection, desk, [arrival])
+    if isinstance(answer, Refusal):
+        raise answer
+    return answer
+
+
+def _insert_items(connection: Connection, arrivals: Sequence[Arrival]) -> dict[str, int]:
+    """The numbers of those that were not there yet, by id."""
+    if len(arrivals) == 1:
+        (row,) = (arrival.row for arrival in arrivals)
+        if _INSERT.run(connection, row).rowcount == 0:
+            return {}
+        found = _NUMBER.row(connection, {"id": row["id"]})
+        return {row["id"]: found[0]} if found else {}
+    _INSERT.run_many(connection, [arrival.row for arrival in arrivals])
+    ids = [arrival.row["id"] for arrival in arrivals]
+    found_all = connection.execute(select(Item.id, Item.number).where(Item.id.in_(ids)))
+    return {row.id: row.number for row in found_all}
 
 
 def _reviews(arrival: Arrival, desk: Desk, number: int) -> list[dict[str, Any]]:
@@ -113,11 +151,11 @@ def _reviews(arrival: Arrival, desk: Desk, number: int) -> list[dict[str, Any]]:
     ]
 
 
-def _known(session: Session, arrivals: Sequence[Arrival]) -> dict[str, Mapping[str, Any]]:
+def _known(connection: Connection, arrivals: Sequence[Arrival]) -> dict[str, Mapping[str, Any]]:
     if not arrivals:
         return {}
     first = arrivals[0].row
-    rows = session.execute(
+    rows = connection.execute(
         select(Item.id, Item.external_id, Item.content_sha256).where(
             Item.backend_id == first["backend_id"],
             Item.project_id == first["project_id"],
@@ -127,10 +165,12 @@ def _known(session: Session, arrivals: Sequence[Arrival]) -> dict[str, Mapping[s
     return {row.external_id: row._asdict() for row in rows}
 
 
-def _compare(arrival: Arrival, desk: Desk, known: Mapping[str, Any]) -> Answer | Refusal:
+def _compare(
+    connection: Connection, arrival: Arrival, desk: Desk, known: Mapping[str, Any]
+) -> Answer | Refusal:
     if known["content_sha256"] != arrival.content_sha256:
         return Conflict("an item with this external_id and other content is there", "external_id_conflict")
-    (row,) = columns_of([known["id"]])
+    (row,) = columns_of(connection, [known["id"]])
     return Answer(known["id"], as_submitted(row, desk.project), replayed=True)
 
 
@@ -142,5 +182,5 @@ def answers_of(ids: Sequence[str]) -> dict[str, Answer]:
     names = {row.id: row.name for row in rows}
     return {
         row["id"]: Answer(row["id"], as_submitted(row, names[row["id"]]), replayed=True)
-        for row in columns_of(ids)
+        for row in columns_of(db.session(), ids)
     }

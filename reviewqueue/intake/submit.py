@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from sqlalchemy import update
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
-from reviewqueue.db import now, transaction
+from reviewqueue.background import ring
+from reviewqueue.db import db, now, transaction, writing
 from reviewqueue.errors import Busy, Conflict, Invalid, Missing, Refusal
 from reviewqueue.intake.arrival import Arrival, Desk, arrive, desk_of
 from reviewqueue.intake.shapes import Submission, read
-from reviewqueue.intake.store import Answer, Overtaken, answers_of, arriving, insert_into, store_all
+from reviewqueue.intake.store import Answer, Overtaken, answers_of, arriving, store_all, store_one, take_key
 from reviewqueue.ledger.record import record
 from reviewqueue.models import Item
 from reviewqueue.models import Submission as Known
@@ -43,20 +44,29 @@ def submit(
     shape = read(Submission, data)
     fingerprint = fingerprint or _fingerprint(data)
 
+    backend = _backend(actor)
+
     def store() -> Answer:
-        desk = _desk(actor)
-        arrival = arrive(shape, desk, _backend(actor), now())
-        with transaction() as session:
-            known = _take_key(session, actor, key, fingerprint) if key else None
-            if known is not None:
+        desk = desk_of(str(actor.project_id))
+        try:
+            arrival = arrive(shape, desk, backend, now())
+        except Refusal:
+            # What was taken once is taken for good, whatever the project says by now.
+            if key and (known := _known(backend, key, fingerprint)):
                 return _repeat(known)
-            arriving(session, desk)
-            (answer,) = store_all(session, desk, [arrival])
-            if isinstance(answer, Refusal):
-                raise answer
-            if key:
-                _name(session, actor, key, item_id=answer.id)
-            return answer
+            raise
+        with writing() as connection:
+            arriving(connection, desk)
+            answer = None
+            if not key or take_key(connection, backend, key, fingerprint, arrival.row["id"]):
+                answer = store_one(connection, desk, arrival)
+                if key and answer.replayed:
+                    _name(connection, backend, key, item_id=answer.id)
+        if answer is None:
+            return _repeat(_known(backend, str(key), fingerprint))
+        if arrival.route.reviews and not answer.replayed:
+            ring("prepare")
+        return answer
 
     return _again(store)
 
@@ -71,20 +81,26 @@ def submit_batch(
     require(actor, "items:write")
     fingerprint = fingerprint or _fingerprint(entries)
 
+    backend = _backend(actor)
+
     def store() -> tuple[list[Answer | Refusal], bool]:
-        desk = _desk(actor)
-        answers = [_try(entry, desk, actor) for entry in entries]
-        arrivals = [answer for answer in answers if isinstance(answer, Arrival)]
-        with transaction() as session:
-            known = _take_key(session, actor, key, fingerprint) if key else None
-            if known is not None:
-                return _repeat_batch(known), True
-            arriving(session, desk)
-            stored = iter(store_all(session, desk, arrivals))
-            results = [next(stored) if isinstance(answer, Arrival) else answer for answer in answers]
-            if key:
-                _name(session, actor, key, answer=json.dumps([_noted(result) for result in results]))
-            return results, False
+        desk = desk_of(str(actor.project_id))
+        tried = [_try(entry, desk, backend) for entry in entries]
+        arrivals = [result for result in tried if isinstance(result, Arrival)]
+        with writing() as connection:
+            arriving(connection, desk)
+            first = not key or take_key(connection, backend, key, fingerprint)
+            if first:
+                stored = iter(store_all(connection, desk, arrivals))
+                results = [next(stored) if isinstance(result, Arrival) else result for result in tried]
+                if key:
+                    noted = json.dumps([_noted(result) for result in results])
+                    _name(connection, backend, key, answer=noted)
+        if not first:
+            return _repeat_batch(_known(backend, str(key), fingerprint)), True
+        if any(arrival.route.reviews for arrival in arrivals):
+            ring("prepare")
+        return results, False
 
     return _again(store)
 
@@ -128,14 +144,9 @@ def _backend(actor: Actor) -> str:
     return actor.backend_id
 
 
-def _desk(actor: Actor) -> Desk:
-    _backend(actor)
-    return desk_of(str(actor.project_id))
-
-
-def _try(entry: Any, desk: Desk, actor: Actor) -> Arrival | Refusal:
+def _try(entry: Any, desk: Desk, backend: str) -> Arrival | Refusal:
     try:
-        return arrive(read(Submission, entry), desk, _backend(actor), now())
+        return arrive(read(Submission, entry), desk, backend, now())
     except Refusal as refused:
         return refused
 
@@ -144,30 +155,20 @@ def _fingerprint(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _take_key(session: Session, actor: Actor, key: str, fingerprint: str) -> Known | None:
-    """Make `key` this submission's, or give whatever it names already; Invalid when that was another body."""
-    taken = session.scalar(
-        insert_into(session, Known)
-        .values(backend_id=actor.backend_id, key=key, fingerprint=fingerprint, created_at=now())
-        .on_conflict_do_nothing()
-        .returning(Known.key)
-    )
-    if taken is not None:
-        return None
-    known = session.get_one(Known, (actor.backend_id, key))
-    if known.fingerprint != fingerprint:
+def _known(backend: str, key: str, fingerprint: str) -> Known | None:
+    """What `key` names, if anything; Invalid when it came with another body."""
+    known = db.session.get(Known, (backend, key), populate_existing=True)
+    if known is not None and known.fingerprint != fingerprint:
         raise Invalid("this key came with another body before; use a new one", "idempotency_key_reused")
     return known
 
 
-def _name(session: Session, actor: Actor, key: str, **values: Any) -> None:
-    session.execute(
-        update(Known).where(Known.backend_id == actor.backend_id, Known.key == key).values(**values)
-    )
+def _name(connection: Connection, backend: str, key: str, **values: Any) -> None:
+    connection.execute(update(Known).where(Known.backend_id == backend, Known.key == key).values(**values))
 
 
-def _repeat(known: Known) -> Answer:
-    if known.item_id is None:
+def _repeat(known: Known | None) -> Answer:
+    if known is None or known.item_id is None:
         raise Invalid("this key named a batch before; use a new one", "idempotency_key_reused")
     return answers_of([known.item_id])[known.item_id]
 
@@ -183,8 +184,8 @@ def _noted(result: Answer | Refusal) -> dict[str, Any]:
     return {"word": type(result).__name__, "message": result.message, "code": result.code, "errors": errors}
 
 
-def _repeat_batch(known: Known) -> list[Answer | Refusal]:
-    if known.answer is None:
+def _repeat_batch(known: Known | None) -> list[Answer | Refusal]:
+    if known is None or known.answer is None:
         raise Invalid("this key named a single item before; use a new one", "idempotency_key_reused")
     noted = json.loads(known.answer)
     answers = answers_of([note["id"] for note in noted if "id" in note])

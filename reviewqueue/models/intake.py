@@ -85,6 +85,9 @@ class Submission(Base):
     backend_id: Mapped[str] = mapped_column(ForeignKey("backend.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64))  # SHA-256 of method, path and raw body
-    item_id: Mapped[str | None] = mapped_column(ForeignKey("item.id"), index=True)  # None: a batch
+    # None: a batch. Looked at when the transaction ends, since the key is taken before its item is stored.
+    item_id: Mapped[str | None] = mapped_column(
+        ForeignKey("item.id", deferrable=True, initially="DEFERRED"), index=True
+    )
     answer: Mapped[str | None] = mapped_column(Text)  # a batch's answer, to be given again
     created_at: Mapped[datetime]

@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
-from sqlalchemy import Select, false, select
+from sqlalchemy import Select, bindparam, false, select
 
-from reviewqueue.db import db
+from reviewqueue.db import db, reading
 from reviewqueue.errors import Forbidden, Missing
 from reviewqueue.models import ApiKey, Backend, Item, Person, Project, Queue, QueueAccess
+from reviewqueue.prepared import Prepared
 
 ADJUDICATION = "adjudication"
 SCOPES = ("items:write", "items:read", "examples:read", "export:read")
@@ -72,14 +73,21 @@ def actor_of(person: Person) -> Actor:
 
 def authenticate_key(text: str) -> Actor | None:
     """The backend whose live API key this is, with the key's scopes; None for any other text."""
-    found = db.session.execute(
-        select(ApiKey.scopes, Backend.id, Backend.project_id)
-        .join(Backend, Backend.id == ApiKey.backend_id)
-        .where(ApiKey.key_hash == hash_key(text), ApiKey.revoked_at.is_(None), Backend.active)
-    ).one_or_none()
+    with reading() as connection:
+        found = _LIVE_KEY.row(connection, {"key_hash": hash_key(text)})
     if found is None:
         return None
-    return backend_actor(found.id, found.project_id, found.scopes)
+    scopes, backend_id, project_id = found
+    return backend_actor(backend_id, project_id, scopes)
+
+
+_LIVE_KEY = Prepared(
+    lambda _: (
+        select(ApiKey.scopes, Backend.id, Backend.project_id)
+        .join(Backend, Backend.id == ApiKey.backend_id)
+        .where(ApiKey.key_hash == bindparam("key_hash"), ApiKey.revoked_at.is_(None), Backend.active)
+    )
+)
 
 
 def backend_actor(backend_id: str, project_id: str, scopes: Iterable[str]) -> Actor:
