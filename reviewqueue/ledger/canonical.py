@@ -10,6 +10,7 @@ import hmac
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NoReturn
 
@@ -29,10 +30,10 @@ def encode(body: Mapping[str, object]) -> bytes:
     The profile has no floats and no null, integers within ±(2^53 - 1) and keys `[a-z][a-z0-9_]{0,31}`, so
     that sorting by code point is RFC 8785's order and no number has two spellings.
     """
-    _check(body)
-    text = json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    said = body if isinstance(body, dict) else dict(body)
+    _check(said)
     try:
-        data = text.encode()
+        data = _WRITE.encode(said).encode()
     except UnicodeEncodeError:
         raise NotCanonical("a string holds half of a surrogate pair") from None
     if len(data) > BODY_LIMIT:
@@ -45,7 +46,7 @@ def decode(data: bytes) -> dict[str, Any]:
     if not isinstance(data, bytes):
         raise NotCanonical("not bytes")  # SQLite stores whatever somebody puts there
     try:
-        body = json.loads(data, parse_float=_refuse, parse_constant=_refuse)
+        body = _READ.decode(data.decode())
     except (ValueError, RecursionError) as error:
         raise NotCanonical(f"not JSON: {error}") from None
     if not isinstance(body, dict) or encode(body) != data:
@@ -57,25 +58,34 @@ def _refuse(text: str) -> NoReturn:
     raise NotCanonical(f"{text} is no integer")
 
 
+# Made once: verifying reads and writes a body for every entry.
+_READ = json.JSONDecoder(parse_float=_refuse, parse_constant=_refuse)
+_WRITE = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False)
+
+
+@lru_cache(256)
+def _is_key(key: object) -> bool:
+    return isinstance(key, str) and _KEY.fullmatch(key) is not None
+
+
 def _check(value: object, depth: int = 0) -> None:
     if depth > 8:
         raise NotCanonical("nested deeper than 8")
-    match value:
-        case bool() | str():
-            return
-        case int():
-            if abs(value) > _INTEGER_LIMIT:
-                raise NotCanonical(f"{value} is beyond ±(2^53 - 1)")
-        case Mapping():
-            for key, inner in value.items():
-                if not isinstance(key, str) or _KEY.fullmatch(key) is None:
-                    raise NotCanonical(f"{key!r} is no key of the profile")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not _is_key(key):
+                raise NotCanonical(f"{key!r} is no key of the profile")
+            kind = type(inner)  # most are strings, and nearly all others small numbers
+            if kind is not str and not (kind is int and -_INTEGER_LIMIT <= inner <= _INTEGER_LIMIT):
                 _check(inner, depth + 1)
-        case list() | tuple():
-            for inner in value:
-                _check(inner, depth + 1)
-        case _:
-            raise NotCanonical(f"{type(value).__name__} is not in the profile")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check(inner, depth + 1)
+    elif isinstance(value, int):
+        if abs(value) > _INTEGER_LIMIT:
+            raise NotCanonical(f"{value} is beyond ±(2^53 - 1)")
+    elif not isinstance(value, str):
+        raise NotCanonical(f"{type(value).__name__} is not in the profile")
 
 
 def genesis(origin: str) -> str:
@@ -104,6 +114,22 @@ def commitment(salt: bytes, part: str, payload: bytes) -> str:
 def mac(key: bytes, leaf: bytes) -> str:
     """HMAC-SHA256 of the leaf, in hex; the key is not in the database."""
     return hmac.digest(key, leaf, "sha256").hex()
+
+
+class Seal:
+    """`mac` for many leaves under one key: the key's two blocks are hashed once (RFC 2104)."""
+
+    def __init__(self, key: bytes) -> None:
+        block = (key if len(key) <= 64 else sha256(key).digest()).ljust(64, b"\0")
+        self._inner = sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def __call__(self, leaf: bytes) -> str:
+        """The same as `mac(key, leaf)`."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(leaf)
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
 
 def key_id(key: bytes) -> str:

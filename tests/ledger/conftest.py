@@ -91,7 +91,7 @@ def story(make: Any) -> Story:
     return Story(make)
 
 
-TABLES = ("decision", "ledger_head", "ledger_entry", "ledger_part")
+TABLES = ("item", "decision", "ledger_head", "ledger_entry", "ledger_part")
 
 
 class Forger:

@@ -348,6 +348,40 @@ def test_verify_names_the_first_entry_that_was_changed(case):
     assert _misjudged(case, LEDGER) == {}
 
 
+ITEMS: dict[str, Forge] = {
+    "input": lambda c: _item(c, "edited", "input = '\"Where was it?\"'"),
+    "input gone": lambda c: _item(c, "edited", "input = NULL"),
+    "output": lambda c: _item(c, "timeout", "output = '\"It never left.\"'"),
+    "sealed content": lambda c: (_item(c, "last", "content_sha256 = 'ff' || substr(content_sha256, 3)"), c.sealed)[1],
+    "sealed number": lambda c: (_item(c, "last", "number = number + 1000"), c.sealed)[1],
+}
+
+
+def _item(case: Case, name: str, change: str) -> int:
+    """UPDATE the item of a decision; the entry of the decision is the first bad one."""
+    item = next(value.item_id for key, value in vars(case).items() if key == name)
+    case.run(f"UPDATE item SET {change} WHERE id = :id", id=item)
+    return case.seq[name]
+
+
+def test_verify_names_the_entry_of_an_item_that_was_changed(case):
+    from reviewqueue.intake.seal import seal
+
+    assert seal() > 5
+    case.sealed = case.story.end()
+    assert _misjudged(case, ITEMS, kind="item") == {}
+
+
+def test_verify_names_a_part_of_no_entry(case):
+    case.forger.drop_guards()
+    case.run(
+        "INSERT INTO ledger_part (seq, part, salt, payload) VALUES (:seq, 'why', :salt, :payload)",
+        seq=case.end + 9, salt=b"s" * 32, payload=b"x",
+    )  # fmt: skip
+    report = verify()
+    assert (report.first_bad, report.kind) == (case.end + 9, "part")
+
+
 @pytest.mark.parametrize("name", ["body by one bit", "deleted", "payload"])
 def test_verify_finds_the_same_in_small_batches(case, name, monkeypatch):
     monkeypatch.setattr(verify_file, "BATCH", 3)

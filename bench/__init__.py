@@ -1,0 +1,1 @@
+"""Measures of how fast and how large; each prints a table and, with --json, the figures."""
