@@ -21,10 +21,10 @@ from reviewqueue import create_base, schema
 from reviewqueue.background import redis_answers
 from reviewqueue.config import KEY_NAMES, ConfigError, Settings, load_key
 from reviewqueue.db import db
+from reviewqueue.running.startup import unsafe
 
 SAFE_SQLITE = (3, 51, 3)  # before it, a checkpoint while somebody writes may lose committed pages
 _REMOTE = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs")
-_PG_SAFE = ("fsync", "full_page_writes", "synchronous_commit")
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,5 @@ def _file_system(path: Path) -> str:
 def _postgresql(connection: Connection) -> Iterator[Finding]:
     if connection.exec_driver_sql("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").scalar():
         yield warning("database-superuser", "we connect as a superuser", "connect as a role of its own")
-    for name in _PG_SAFE:
-        if connection.exec_driver_sql(f"SHOW {name}").scalar() == "off":
-            yield error(f"postgresql-{name}", f"PostgreSQL runs with {name} off", f"set {name} = on")
+    for name in unsafe(connection):
+        yield error(f"postgresql-{name}", f"PostgreSQL runs with {name} off", f"set {name} = on")

@@ -12,11 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flask import Flask
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from reviewqueue import create_base, schema
 from reviewqueue.config import KEY_NAMES, ConfigError, Settings, create_keys
 from reviewqueue.db import db
+
+# With one of these off a power cut takes back what PostgreSQL said was stored.
+LASTING = ("fsync", "full_page_writes", "synchronous_commit")
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -65,6 +69,8 @@ def ensure_schema(settings: Settings) -> None:
                 f"the database is at schema {stands} and this version needs {wanted}: back it up, then run "
                 "`python -m reviewqueue migrate`"
             )
+        if settings.env == "production":
+            _check_lasting()
         if stands != wanted:
             schema.migrate()
     except SQLAlchemyError as error:
@@ -74,3 +80,20 @@ def ensure_schema(settings: Settings) -> None:
         db.session.remove()
         # A process that forks afterwards must not hand its connections to its children.
         db.engine.dispose()
+
+
+def unsafe(connection: Connection) -> list[str]:
+    """The settings of this PostgreSQL that are off and must be on; of SQLite we set them ourselves."""
+    if connection.dialect.name != "postgresql":
+        return []
+    return [name for name in LASTING if connection.exec_driver_sql(f"SHOW {name}").scalar() == "off"]
+
+
+def _check_lasting() -> None:
+    with db.engine.connect() as connection:
+        off = unsafe(connection)
+    if off:
+        raise ConfigError(
+            f"PostgreSQL runs with {', '.join(off)} off and would lose decisions in a power cut: switch it "
+            f"on (ALTER SYSTEM SET {off[0]} = on; SELECT pg_reload_conf();)"
+        )
