@@ -127,6 +127,7 @@ class Make:
 
         data = {"project": project.name, "output": OUTPUTS[project.kind], "confidence": 0.3, **fields}
         answer = submit(data, self.backend_actor(project, backend))
+        db.session.rollback()  # it was stored through another connection
         return db.session.scalars(select(Item).where(Item.id == answer.id)).one()
 
     def claim(self, actor: Any, item: Any) -> Any:
