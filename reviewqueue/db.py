@@ -149,6 +149,8 @@ def writing() -> Iterator[Connection]:
     any exception. Nothing that adds to a caller's transaction may be called inside."""
     if in_transaction():
         raise RuntimeError("writing() does not nest")
+    if db.session.registry.has():
+        db.session.rollback()  # what was read before is read again
     with _engine("writing").begin() as connection:
         yield connection
 

@@ -42,9 +42,10 @@ class Prepared:
         return connection.exec_driver_sql(made.sql, _bound(made, values))
 
     def run_many(self, connection: Connection, rows: Sequence[Values]) -> None:
-        """Run it for each of `rows`."""
+        """Run it for each of `rows`, which may be none."""
         made = self._made(connection)
-        connection.exec_driver_sql(made.sql, [_bound(made, row) for row in rows])
+        if rows:
+            connection.exec_driver_sql(made.sql, [_bound(made, row) for row in rows])
 
     def rows(self, connection: Connection, values: Values) -> list[tuple[Any, ...]]:
         """Run it; its rows, each value of the type its column has."""
