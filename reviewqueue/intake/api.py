@@ -20,6 +20,7 @@ from reviewqueue import web
 from reviewqueue.answers import STATUS
 from reviewqueue.db import db, dumps, now, stamp
 from reviewqueue.delivery.signature import Unverified, verify
+from reviewqueue.disk import require_space
 from reviewqueue.errors import Invalid, Refusal
 from reviewqueue.intake import items, openapi
 from reviewqueue.intake.rate import rate, waiting
@@ -46,6 +47,7 @@ def submit_one() -> Response:
     key = _key()
     actor = web.actor()
     rate.take(actor.id)
+    require_space()
     return _submitted(submit(loads(body), actor, key, _fingerprint(body)))
 
 
@@ -59,6 +61,7 @@ def submit_many() -> Response:
     rate.check(actor.id)
     batch = read(Batch, loads(body))
     rate.take(actor.id, len(batch.items))
+    require_space()
     results, replayed = submit_batch(batch.items, actor, key, _fingerprint(body))
     told = [_result(index, result) for index, result in enumerate(results)]
     return _json({"results": told}, replayed=replayed)
@@ -73,7 +76,7 @@ def receive(backend: str) -> Response:
     # Of an unknown backend the secrets are looked up and tried as well, so that it takes as long.
     secrets = secrets_of(found.id if found else "", "inbound")
     try:
-        key = verify(dict(request.headers), body, secrets, time.time())
+        key = verify(dict(request.headers), body, secrets, now().timestamp())
     except Unverified as refused:
         return _unverified(refused)
     assert found is not None
@@ -81,6 +84,7 @@ def receive(backend: str) -> Response:
         raise Invalid("Idempotency-Key must equal webhook-id", field="Idempotency-Key")
     actor = access.backend_actor(found.id, found.project_id, ["items:write"])
     rate.take(actor.id)
+    require_space()
     event = read(Event, loads(body))
     if event.backend not in (None, backend):
         raise Invalid("/backend is another backend than this address is for", field="/backend")
