@@ -35,6 +35,7 @@ JOBS = {
     "prepare": "reviewqueue.review.jobs.prepare",
     "deliver": "reviewqueue.delivery.jobs.deliver",
     "learn": "reviewqueue.examples.jobs.learn",
+    "index": "reviewqueue.finding.jobs.index",
     "seal": "reviewqueue.intake.jobs.seal",
 }
 QUEUE = "reviewqueue"  # exactly one: RQ hands over reliably only to workers that listen on a single queue

@@ -19,6 +19,9 @@ DDL = {
     "sqlite": (
         "CREATE VIRTUAL TABLE search_document USING fts5(owner UNINDEXED, body, tokenize='unicode61')",
         _TERMS,
+        # By the item's number. The words come folded; `_` marks what is no word of a text.
+        "CREATE VIRTUAL TABLE search_item USING"
+        " fts5(words, detail=none, tokenize=\"unicode61 remove_diacritics 0 tokenchars '_'\")",
     ),
     # The words are taken as they are: PostgreSQL's own parser would split some of them differently.
     "postgresql": (
@@ -26,6 +29,8 @@ DDL = {
         " words TSVECTOR GENERATED ALWAYS AS (array_to_tsvector(string_to_array(body, ' '))) STORED)",
         "CREATE INDEX search_document_words ON search_document USING gin (words)",
         _TERMS,
+        "CREATE TABLE search_item (number BIGINT PRIMARY KEY, words TSVECTOR NOT NULL)",
+        "CREATE INDEX search_item_words ON search_item USING gin (words)",
     ),
 }
 
@@ -36,5 +41,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP TABLE search_item")
     op.execute("DROP TABLE search_term")
     op.execute("DROP TABLE search_document")

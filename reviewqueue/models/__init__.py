@@ -2,6 +2,7 @@
 
 from reviewqueue.models.delivery import Attempt, Delivery, Endpoint
 from reviewqueue.models.examples import Example, ExampleSet
+from reviewqueue.models.finding import Batch, BatchItem, Card, Facet, Mark, SavedView
 from reviewqueue.models.intake import Item, Submission
 from reviewqueue.models.ledger import LedgerEntry, LedgerHead, LedgerPart
 from reviewqueue.models.people import (
@@ -22,6 +23,9 @@ __all__ = [
     "ApiKey",
     "Attempt",
     "Backend",
+    "Batch",
+    "BatchItem",
+    "Card",
     "Claim",
     "Comment",
     "Decision",
@@ -29,17 +33,20 @@ __all__ = [
     "Endpoint",
     "Example",
     "ExampleSet",
+    "Facet",
     "Item",
     "Leader",
     "LedgerEntry",
     "LedgerHead",
     "LedgerPart",
+    "Mark",
     "Person",
     "Policy",
     "Project",
     "Queue",
     "QueueAccess",
     "Review",
+    "SavedView",
     "Secret",
     "SignInAttempt",
     "SignInLink",

@@ -20,7 +20,7 @@ from reviewqueue.examples import collect
 from reviewqueue.ids import is_id, new_id, new_token
 from reviewqueue.ledger.entries import undo_facts
 from reviewqueue.ledger.record import record
-from reviewqueue.models import Claim, Decision, Delivery, Item, Project, Queue, Review
+from reviewqueue.models import Card, Claim, Decision, Delivery, Item, Project, Queue, Review
 from reviewqueue.people.access import ADJUDICATION, Actor, item_for, require
 from reviewqueue.review.claim import (
     AWAY,
@@ -115,6 +115,8 @@ def escalate(actor: Actor, token: str, queue_name: str, note: str | None = None)
         if not give_up(session, claim, "escalated", remark, queue_id=queue.id, rank=max(review.rank - 1, 0)):
             raise LeaseLost(why_lost(session, actor, claim))
         keep_away(session, claim.review_id, actor.id, now() + AWAY)
+        # No ledger entry tells of this, so the item's card is marked as one to be written anew.
+        session.execute(update(Card).where(Card.number == review.item_number).values(stale=True))
     return queue
 
 
