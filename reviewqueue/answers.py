@@ -101,6 +101,7 @@ def problem(
     """A refusal for programs, as RFC 9457 has it; `code` is the stable word to act on."""
     title = title or HTTPStatus(status).phrase
     code = code or title.lower().replace(" ", "_").replace("'", "")
+    metrics.REFUSALS.labels(code).inc()
     body: dict[str, Any] = {
         "type": f"{current().public_url}/api/docs#{code}",
         "title": title,
@@ -166,6 +167,7 @@ def _answer(
     if for_programs():
         return problem(status, detail=message, code=code, errors=errors, headers=headers)
     values = {
+    metrics.REFUSALS.labels(code or HTTPStatus(status).phrase.lower().replace(" ", "_")).inc()
         "status": status, "title": TITLES.get(status, HTTPStatus(status).phrase), "message": message,
         "errors": errors, "request_id": g.get("request_id"),
     }  # fmt: skip
@@ -226,6 +228,8 @@ def _finish(response: Response) -> Response:
             request.method if request.method in METHODS else "other", response.status_code
         ).inc()
         metrics.SECONDS.labels("api" if for_programs() else "page").observe(seconds)
+        if response.status_code == 409 and request.path.startswith("/claims/"):
+            metrics.LEASE_CONFLICTS.inc()
         log.info("request", status=response.status_code, ms=round(seconds * 1000), **_context())
     return response
 

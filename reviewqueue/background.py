@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis, RedisError
@@ -45,6 +48,7 @@ BREAKER_SECONDS = 5.0
 BELL_SECONDS = 60
 
 
+lost: list[Callable[[str], object]] = []  # each is told the name of every ring that Redis did not take
 _clients: dict[str, Redis] = {}
 _away_until = 0.0
 
@@ -69,7 +73,7 @@ def ring(name: str) -> bool:
     global _away_until
     path = JOBS[name]
     if time.monotonic() < _away_until:
-        return False
+        return _heard(name, False)
     try:
         client = _client()
         if client.set(f"{QUEUE}:bell:{name}", 1, nx=True, ex=BELL_SECONDS):
@@ -80,16 +84,42 @@ def ring(name: str) -> bool:
     except (RedisError, OSError) as error:
         _away_until = time.monotonic() + BREAKER_SECONDS
         log.warning("Redis is away, the relay will do the work: %s", type(error).__name__)
-        return False
-    return True
+        return _heard(name, False)
+    return _heard(name, True)
 
 
 def redis_answers() -> bool:
     """Whether Redis takes writes now; asks it, whatever the breaker says."""
     try:
-        return bool(_client().set(f"{QUEUE}:ping", 1, ex=BELL_SECONDS))
+        return _heard(None, bool(_client().set(f"{QUEUE}:ping", 1, ex=BELL_SECONDS)))
     except (RedisError, OSError):
-        return False
+        return _heard(None, False)
+
+
+def _heard(name: str | None, answered: bool) -> bool:
+    """Note what Redis made of a ring, or of a question; gives `answered`."""
+    # A file, so that all processes of this machine agree since when.
+    with suppress(OSError):
+        if answered and _away_file().exists():
+            _away_file().unlink()
+        elif not answered:
+            _away_file().touch(0o600, exist_ok=False)
+    if name is not None and not answered:
+        for told in lost:
+            told(name)
+    return answered
+
+
+def away_since() -> datetime | None:
+    """Since when Redis is away, as far as anybody on this machine has noticed; None when it is not."""
+    try:
+        return datetime.fromtimestamp(_away_file().stat().st_mtime, UTC)
+    except OSError:
+        return None
+
+
+def _away_file() -> Path:
+    return current().data_dir / "redis-away"
 
 
 def starts(name: str) -> bytes | None:

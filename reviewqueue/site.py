@@ -5,30 +5,25 @@ Answers here name the parts of the deployment and count; they must never hold it
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import structlog
 from flask import Blueprint, Response, jsonify, make_response, request
-from sqlalchemy import func, select
 
-from reviewqueue import metrics, schema
+from reviewqueue import disk, metrics, schema
 from reviewqueue.background import redis_answers
-from reviewqueue.config import current
 from reviewqueue.content.hidden import plain
 from reviewqueue.content.show import outside_address
 from reviewqueue.db import WRITING, db
 from reviewqueue.errors import Invalid
-from reviewqueue.models import LedgerEntry, LedgerHead
+from reviewqueue.ledger.reading import disagreement
 from reviewqueue.web import right, show
 
 pages = Blueprint("site", __name__)
 api = Blueprint("site_api", __name__)
 
-LEAST_FREE = 512 << 20  # bytes
-LEAST_SHARE = 0.05
 REPORT_LIMIT = 64 << 10
 
 log = structlog.get_logger("reviewqueue.site")
@@ -86,21 +81,11 @@ def _schema() -> str | None:
 
 
 def _disk() -> str | None:
-    usage = shutil.disk_usage(current().data_dir)
-    return "full" if usage.free < min(LEAST_FREE, LEAST_SHARE * usage.total) else None
-
-
-def _ledger() -> str | None:
-    head = db.session.get(LedgerHead, 1)
-    size = (db.session.scalar(select(func.max(LedgerEntry.seq))) or 0) + 1
-    leaf = db.session.scalar(select(LedgerEntry.leaf).where(LedgerEntry.seq == size - 1))
-    if head is None:
-        return None if leaf is None else "head missing"
-    return None if (head.size, head.last_leaf) == (size, leaf) else "head and last entry disagree"
+    return "full" if disk.full() else None
 
 
 CHECKS: dict[str, Callable[[], str | None]] = {
-    "database": _database, "schema": _schema, "disk": _disk, "ledger": _ledger,
+    "database": _database, "schema": _schema, "disk": _disk, "ledger": disagreement,
 }  # fmt: skip
 
 

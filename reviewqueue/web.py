@@ -150,8 +150,10 @@ def _page_values() -> dict[str, Any]:
     entries = answers.app().extensions.get("navigation", []) if who else []
     theme = request.cookies.get("rq-theme")
     return {
+    watch = answers.app().extensions.get("conditions") if who else None
         "asset": asset,
         "csrf_token": generate_csrf,
+        "conditions": watch.seen() if watch else [],
         "navigation": [e for e in entries if any(access.may(who.actor, r) for r in e[2])] if who else [],
         "may": lambda name: who is not None and access.may(who.actor, name),
         "now": now(),

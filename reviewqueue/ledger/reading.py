@@ -76,6 +76,23 @@ def size() -> int:
     return db.session.scalar(select(LedgerHead.size).where(LedgerHead.id == 1)) or 0
 
 
+def disagreement() -> str | None:
+    """What is wrong between the head and the last entry, None when they agree; one look at one moment."""
+    # One statement, so that nobody appends between two looks.
+    newest = select(LedgerEntry.leaf, LedgerEntry.seq).order_by(LedgerEntry.seq.desc()).limit(1).subquery()
+    head = select(LedgerHead.size, LedgerHead.last_leaf).where(LedgerHead.id == 1).subquery()
+    looks = head.c.size, head.c.last_leaf, newest.c.seq, newest.c.leaf
+    size, last_leaf, seq, leaf = db.session.execute(
+        select(*(select(look).scalar_subquery() for look in looks))
+    ).one()
+    if size is None and seq is None:
+        return None
+    if size is None:
+        return "head missing"
+    agree = size == 0 if seq is None else (size, last_leaf) == (seq + 1, leaf)
+    return None if agree else "head and last entry disagree"
+
+
 def first_since(moment: datetime) -> int | None:
     """The number of the first entry at or after `moment`: times never go back, so numbers bound a period."""
     return db.session.scalar(

@@ -29,6 +29,9 @@ def application() -> Flask:
         app = create_app(settings)
         with app.app_context():
             startup.ensure_schema(settings)
+        from reviewqueue.running.condition import Watch
+
+        app.extensions["conditions"] = Watch(app)
     except ConfigError as error:
         sys.exit(f"reviewqueue: {error}")
     return app
