@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
+from reviewqueue import writer
 from reviewqueue.seams import clock
 
 WRITING = {"reviewqueue_writing": True}
@@ -106,13 +107,16 @@ def attach(engine: Engine) -> None:
         for pragma in SQLITE_PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
+    writer.attach(engine)
+
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         options = connection.get_execution_options()
-        if "reviewqueue_reading" not in options:
+        if "reviewqueue_writing" in options:
             # A deferred transaction that turns into a writer fails at once when another one wrote meanwhile.
-            writing = options.get("reviewqueue_writing")
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+            writer.begin(connection)
+        elif "reviewqueue_reading" not in options:
+            connection.exec_driver_sql("BEGIN")
 
 
 @contextmanager

@@ -31,6 +31,7 @@ GROUND = (
     "seams",
     "disk",
     "prepared",
+    "writer",
     "db",
     "models",
     "background",

@@ -92,20 +92,21 @@ def test_seal_waits_for_numbers_that_are_taken_but_not_yet_there(base: Flask, ba
 
     def slow() -> None:
         with base.app_context():
-            from reviewqueue.intake import store
+            from reviewqueue.intake import submit as submitting
 
-            after = store.after_commit
+            store = submitting.store_one
 
-            def held(hook: Any) -> None:
-                after(hook)
+            def held(*given: Any) -> Any:
+                answer = store(*given)
                 taken.set()
                 go.wait(10)
+                return answer
 
-            store.after_commit = held  # type: ignore[assignment]
+            submitting.store_one = held  # type: ignore[assignment]
             try:
                 submit(one(output="slow"), backend)
             finally:
-                store.after_commit = after
+                submitting.store_one = store
                 db.session.remove()
 
     thread = threading.Thread(target=slow)
