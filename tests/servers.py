@@ -259,6 +259,16 @@ def redis_server() -> Iterator[Redis]:
             server.kill()
 
 
+def strace() -> str:
+    """The path of strace; MissingPart when there is none, or this system lets nobody trace."""
+    found = _program("strace")
+    if found is None:
+        raise MissingPart("strace (apt-get install strace)")
+    if subprocess.run([found, "-qq", "-o", os.devnull, "true"], capture_output=True).returncode:
+        raise MissingPart("a system on which strace may trace")
+    return found
+
+
 CHROMIUM_FLAGS = (
     "--no-sandbox",
     "--disable-gpu",

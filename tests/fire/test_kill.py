@@ -7,18 +7,14 @@ FIRE_DATABASE=postgresql as well (default: sqlite). FIRE_SEED repeats a run's mo
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy import text, update
 
@@ -29,35 +25,14 @@ from reviewqueue.ledger.verify import verify
 from reviewqueue.models import Delivery
 from tests.fire.deployment import Deployment
 from tests.fire.halves import half_done
+from tests.fire.load import Work, deciding, prepare, reached, submitting
 from tests.listener import Listener, listener
-from tests.visitor import Visitor
 
 SUBMISSIONS = int(os.environ.get("FIRE_SUBMISSIONS", "2000"))
 KILLS = int(os.environ.get("FIRE_KILLS", "10"))
 SEED = int(os.environ.get("FIRE_SEED", "20"))
 DATABASE = os.environ.get("FIRE_DATABASE", "sqlite")
 IN_FLIGHT = 8  # attempts that one worker and the relay may be making when they die
-
-PROJECT = """
-name = "replies"
-kind = "text"
-[policy]
-confidence_below = 0.5
-control_rate = 0.05
-undo_seconds = 0
-"""
-
-
-@dataclass
-class Work:
-    """What the clients of a run were told, and what went wrong."""
-
-    acknowledged: dict[str, str] = field(default_factory=dict)  # idempotency key → item id
-    decided: dict[str, tuple[str, str]] = field(default_factory=dict)  # decision id → item id, verdict
-    unknown: int = 0  # requests that were answered by nothing
-    wrong: list[str] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
-    numbers: Iterator[int] = field(default_factory=itertools.count)
 
 
 @pytest.fixture
@@ -91,21 +66,6 @@ def test_kill_of_the_whole_stack_loses_nothing(tmp_path: Path, database_url: str
         stack.close()
 
 
-def prepare(stack: Deployment, called: Listener, folder: Path) -> tuple[str, list[str]]:
-    """A project, its backend and two reviewers; the backend's key and the reviewers' sign-in links."""
-    file = folder / "replies.toml"
-    file.write_text(PROJECT)
-    stack.command("projects", "apply", str(file))
-    backend = stack.command(
-        "backends", "add", "bot", "--project", "replies", "--callback", called.url, "--trusted"
-    )
-    called.secret = backend["callback_secret"]
-    people = [
-        stack.command("people", "add", f"{name}@example.org", "--role", "reviewer") for name in ("ada", "eve")
-    ]
-    return backend["api_key"], [person["link"] for person in people]
-
-
 def run(stack: Deployment, key: str, links: list[str], moments: random.Random, work: Work) -> None:
     """Keep clients busy, and kill all of it KILLS times."""
     clients = [threading.Thread(target=submitting, args=(stack.url, key, work)) for _ in range(4)]
@@ -126,81 +86,6 @@ def run(stack: Deployment, key: str, links: list[str], moments: random.Random, w
             client.join(60)
     stack.kill()
     inspect(stack, "at the end")
-
-
-def reached(work: Work, count: int, seconds: float = 180) -> None:
-    """Until so many submissions were acknowledged."""
-    deadline = time.monotonic() + seconds
-    while len(work.acknowledged) < count:
-        assert not work.wrong, work.wrong[:3]
-        assert time.monotonic() < deadline, f"{len(work.acknowledged)} of {count}, {work.unknown} unanswered"
-        time.sleep(0.01)
-
-
-def submitting(url: str, key: str, work: Work) -> None:
-    """A backend: each item under its own key, sent again until it is acknowledged."""
-    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=20) as http:
-        while not work.stop.is_set():
-            number = next(work.numbers)
-            name = f"key-{number:08}"
-            body = {
-                "project": "replies",
-                "external_id": f"request-{number}",
-                "input": f"Where is parcel {number}?",
-                "output": f"Parcel {number} left on Monday.",
-                "confidence": (number % 10) / 10,
-            }
-            while not work.stop.is_set():
-                try:
-                    answer = http.post("/api/v1/items", json=body, headers={"Idempotency-Key": name})
-                except httpx.TransportError:
-                    work.unknown += 1
-                    time.sleep(0.05)
-                    continue
-                if answer.status_code in (200, 201):
-                    work.acknowledged[name] = answer.json()["id"]
-                    break
-                if answer.status_code not in (429, 503):
-                    work.wrong.append(f"{answer.status_code} {answer.text[:300]}")
-                time.sleep(0.05)
-
-
-def deciding(url: str, link: str, work: Work) -> None:
-    """A reviewer without JavaScript, who after each crash goes on with what the desk says they hold."""
-    with Visitor(url, link) as person:
-        for turn in itertools.count():
-            if work.stop.is_set():
-                return
-            try:
-                decide_one(person, turn, work)
-            except (httpx.TransportError, AssertionError) as error:
-                if isinstance(error, AssertionError) and " 503 " not in f" {error} ":
-                    work.wrong.append(str(error))
-                time.sleep(0.05)
-
-
-def decide_one(person: Visitor, turn: int, work: Work) -> None:
-    held = re.search(r'href="(/claims/[^"/?]+)"', person.get("/"))
-    page = person.review(held[1]) if held else person.claim("replies")
-    if page is None:
-        time.sleep(0.05)
-        return
-    verdict = ("approve", "edit", "reject")[turn % 3]
-    fields: dict[str, Any] = {} if verdict == "approve" else {"reason": "wrong fact"}
-    if verdict == "edit":
-        fields["output"] = f"{page.output} Sorry, on Tuesday."
-    while not work.stop.is_set():
-        try:
-            answer = person.decide(page, verdict, **fields)
-        except httpx.TransportError:
-            work.unknown += 1
-            time.sleep(0.05)
-            continue  # the same form again: it must not count twice
-        if answer.status_code != 303:
-            raise AssertionError(f"decision: {answer.status_code} {answer.text[:300]}")
-        work.decided[page.decision_id] = (page.item, verdict)
-        time.sleep(0.05)  # people think
-        return
 
 
 def inspect(stack: Deployment, when: str) -> None:
