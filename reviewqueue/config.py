@@ -143,6 +143,10 @@ class Settings:
         "REVIEWQUEUE_CALLBACK_ALLOW", "", _networks,
         "CIDRs of in-house receivers that the address guard would otherwise refuse",
     )  # fmt: skip
+    callback_deny: tuple[Network, ...] = _setting(
+        "REVIEWQUEUE_CALLBACK_DENY", "", _networks,
+        "CIDRs no callback may reach, besides all that is not public, the database and Redis",
+    )  # fmt: skip
     intake_rate: tuple[float, float] | None = _setting(
         "REVIEWQUEUE_INTAKE_RATE", "500/2000", _rate, "items per second and burst, per backend; 0: no limit"
     )
@@ -177,7 +181,8 @@ class Settings:
                 values[f.name] = f.metadata["parse"](text) if text or f.metadata["default"] else None
             except ValueError as error:
                 raise ConfigError(f"{name} {error}; it is {text!r}") from None
-        values["callback_allow"] = values["callback_allow"] or ()
+        for name in ("callback_allow", "callback_deny"):
+            values[name] = values[name] or ()
         data_dir: Path = values["data_dir"]
         values["keys_dir"] = values["keys_dir"] or data_dir / "keys"
         values["database_url"] = values["database_url"] or f"sqlite:///{data_dir / 'reviewqueue.sqlite3'}"

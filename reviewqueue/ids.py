@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import time
+from datetime import datetime
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _SHAPE = re.compile(r"[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}")
@@ -16,7 +17,16 @@ def new_id(prefix: str) -> str:
 
     Ids of later milliseconds sort after earlier ones, so a page "newest first" needs no second column.
     """
-    number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    return _written(prefix, time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10)))
+
+
+def first_id(prefix: str, moment: datetime) -> str:
+    """The least id of those made at `moment` or later: an index by id then finds what is that young."""
+    return _written(prefix, max(0, int(moment.timestamp() * 1000)), 0)
+
+
+def _written(prefix: str, milliseconds: int, rest: int) -> str:
+    number = milliseconds << 80 | rest
     return prefix + "_" + "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 

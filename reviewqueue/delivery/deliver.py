@@ -1,57 +1,35 @@
-"""Deliveries: scheduled with the decision, attempted until they end, replayed on request.
+"""Deliveries: scheduled with the decision, attempted until they end.
 
-The row is the work and whoever takes its lease does it; a job is only a hint that something is due. No
-HTTP call ever happens inside a transaction.
+The row is the work; a job is only a hint that something is due. No HTTP call ever happens inside a
+transaction, and no receiver, however slow, may keep the others waiting.
 """
 
 from __future__ import annotations
 
-import random
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from datetime import timedelta
-
-from sqlalchemy import Select, literal_column, select, update
-from sqlalchemy.orm import Session, aliased
 
 from reviewqueue.background import ring
-from reviewqueue.config import Network, current
-from reviewqueue.db import after_commit, db, joined, now, transaction
-from reviewqueue.delivery.callback import Outcome, send
+from reviewqueue.config import current
+from reviewqueue.db import after_commit, db, joined
+from reviewqueue.delivery.callback import DEADLINE, send
+from reviewqueue.delivery.guard import Network
+from reviewqueue.delivery.inside import inside
 from reviewqueue.delivery.message import event_body
 from reviewqueue.delivery.signature import signed_headers
-from reviewqueue.errors import Conflict, Missing
+from reviewqueue.delivery.taking import Turn, asked, rest_of_drain
+from reviewqueue.delivery.turns import Done, turn_over
 from reviewqueue.ids import new_id
-from reviewqueue.ledger.record import Recorded, record
-from reviewqueue.models import Attempt, Decision, Delivery, Endpoint, Item, Project
-from reviewqueue.people.access import SYSTEM, Actor, require
-from reviewqueue.people.backends import secrets_of
+from reviewqueue.ledger.record import Recorded
+from reviewqueue.models import Decision, Delivery, Endpoint, Item, Project
 
-MINUTE, HOUR = 60, 3600
-# Seconds before attempt 1, 2, …; after the last one the delivery is dead.
-DELAYS = (0, 5, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR)
-JITTER = (0.8, 1.2)
-LONGEST_RETRY_AFTER = 24 * HOUR
-LEASE = timedelta(seconds=60)
-IN_FLIGHT = 4
+POOL = 128  # attempts under way in one process; threads are made when they are needed
 TAKING = 30.0  # seconds; an RQ job ends after 60, and the last attempt may take 20
-DISABLE_AFTER = timedelta(hours=120)
-DISABLE_ATTEMPTS = 10
-OPEN_STATES = ("due", "inflight", "parked")
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """One taken attempt, with all that sending needs."""
-
-    delivery_id: str
-    lease: int
-    attempt_id: str
-    number: int
-    url: str
-    body: bytes
-    secrets: list[str]
+# An address that failed last time is only called while its answer can be awaited without keeping this job
+# from ending, so that the next one begins at once.
+SUSPECTS = TAKING - DEADLINE
+LOOK = 0.05  # seconds between two looks for new work while attempts are under way
+LINGER = 1.0  # seconds a job waits for an address that is told slowly
 
 
 def schedule(item: Item, decision: Decision, kind: str, recorded: Recorded) -> Delivery | None:
@@ -83,7 +61,7 @@ def schedule(item: Item, decision: Decision, kind: str, recorded: Recorded) -> D
 
 def delivery_due() -> bool:
     """Whether an attempt could be taken now."""
-    return db.session.execute(select(_ready().exists())).scalar_one()
+    return asked()
 
 
 def deliver_due(limit: int = 10_000) -> int:
@@ -91,195 +69,46 @@ def deliver_due(limit: int = 10_000) -> int:
 
     Ends when nothing is left, or rings for the rest: with slow receivers it must end before its job does.
     """
-    made, allow, started = 0, current().callback_allow, time.monotonic()
-    running: set[Future[tuple[_Turn, Outcome]]] = set()
-    with ThreadPoolExecutor(IN_FLIGHT, "attempt") as pool:
+    made, started = 0, time.monotonic()
+    running: set[Future[Done]] = set()
+    done: list[Done] = []
+    alone, deny = False, inside(current())
+    with ThreadPoolExecutor(POOL, "attempt") as pool:
         while True:
-            late = time.monotonic() - started > TAKING
-            free = 0 if late else min(IN_FLIGHT - len(running), limit - made)
-            turns = _take(free) if free > 0 else []
+            age = time.monotonic() - started
+            room = 0 if age > TAKING or alone else min(POOL - len(running), limit - made)
+            turns = turn_over(done, room, idle=not running, suspects=age < SUSPECTS)
             made += len(turns)
-            running |= {pool.submit(_attempt, turn, allow) for turn in turns}
+            running |= {pool.submit(_attempt, turn, deny) for turn in turns}
+            alone = alone or any(turn.alone for turn in turns)
             if not running:
+                if age < TAKING and made < limit and _linger():
+                    done = []
+                    continue
                 break
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                _finish(*future.result())
-    if late and delivery_due():
+            finished, running = wait(running, LOOK, FIRST_COMPLETED)
+            done = [future.result() for future in finished]
+            alone = alone and bool(running)
+    if delivery_due():
         ring("deliver")
     return made
 
 
-def replay(actor: Actor, delivery_id: str) -> Delivery:
-    """Send an ended delivery again: same id, same bytes, a new round of attempts.
+def _linger() -> bool:
+    """Wait for an address that may be told more in a moment; whether there is one."""
+    rest = rest_of_drain()
+    db.session.rollback()
+    if rest is None or rest > LINGER:
+        return False
+    time.sleep(max(0.0, rest))
+    return True
 
-    Missing when there is no such delivery, Conflict when it is still on its way.
-    """
-    require(actor, "replay")
-    with transaction() as session:
-        delivery = session.get(Delivery, delivery_id)
-        if delivery is None:
-            raise Missing("There is no such delivery.")
-        endpoint = session.get_one(Endpoint, delivery.backend_id)
-        won = session.execute(
-            update(Delivery)
-            .where(Delivery.id == delivery_id, Delivery.state.in_(("delivered", "dead")))
-            .values(
-                state="due" if endpoint.state == "active" else "parked",
-                cycle=0,
-                next_attempt_at=now(),
-                ended_at=None,
-            )
-        )
-        if won.rowcount != 1:  # type: ignore[attr-defined]
-            raise Conflict("This delivery has not ended; it will be attempted by itself.", "not_ended")
-        _note(delivery, "replayed", actor.id)
-        after_commit(_ring)
-    return delivery
+
+def _attempt(turn: Turn, deny: tuple[Network, ...]) -> Done:
+    """The HTTP call, in a thread of its own, with no transaction open."""
+    headers = signed_headers(turn.delivery_id, int(time.time()), turn.body, turn.secrets, turn.number)
+    return turn, send(turn.url, headers, turn.body, current().callback_allow, deny=deny)
 
 
 def _ring() -> None:
     ring("deliver")
-
-
-def _ready() -> Select[str]:
-    """Deliveries whose turn it is: due or abandoned, with no earlier event of their item still open."""
-    earlier = aliased(Delivery)
-    waits_for = (
-        select(earlier.id)
-        .where(
-            earlier.item_id == Delivery.item_id,
-            earlier.sequence < Delivery.sequence,
-            earlier.state.in_(OPEN_STATES),
-        )
-        .exists()
-    )
-    return (
-        select(Delivery.id)
-        .join(Endpoint, Endpoint.backend_id == Delivery.backend_id)
-        .where(
-            # A literal, because a partial index is not used for a parameter.
-            Delivery.state.in_((literal_column("'due'"), literal_column("'inflight'"))),
-            Delivery.next_attempt_at <= now(),
-            Endpoint.state == "active",
-            ~waits_for,
-        )
-        .order_by(Delivery.next_attempt_at)
-    )
-
-
-def _take(limit: int) -> list[_Turn]:
-    """Take up to `limit` attempts: a lease and an attempt row each, committed before anything is sent."""
-    if not delivery_due():
-        return []
-    with transaction() as session:
-        # A plain subquery could be planned to run once for each row, and take more than `limit`.
-        chosen = _ready().limit(limit).with_for_update(skip_locked=True, of=Delivery).cte("chosen")
-        taken = session.execute(
-            update(Delivery)
-            .where(Delivery.id.in_(select(chosen.c.id)))
-            .values(
-                state="inflight",
-                lease=Delivery.lease + 1,
-                attempts=Delivery.attempts + 1,
-                cycle=Delivery.cycle + 1,
-                next_attempt_at=now() + LEASE,
-            )
-            .returning(Delivery.id, Delivery.backend_id, Delivery.lease, Delivery.attempts, Delivery.body)
-            .execution_options(synchronize_session=False)
-        ).all()
-        return [_turn(session, *row) for row in taken]
-
-
-def _turn(session: Session, delivery_id: str, backend_id: str, lease: int, number: int, body: bytes) -> _Turn:
-    # An attempt without an outcome belonged to a worker that died: its lease has run out.
-    session.execute(
-        update(Attempt)
-        .where(Attempt.delivery_id == delivery_id, Attempt.ended_at.is_(None))
-        .values(outcome="killed", ended_at=now())
-    )
-    attempt = Attempt(id=new_id("att"), delivery_id=delivery_id, number=number, started_at=now())
-    session.add(attempt)
-    endpoint = session.get_one(Endpoint, backend_id)
-    secrets = secrets_of(backend_id, "callback")
-    return _Turn(delivery_id, lease, attempt.id, number, endpoint.url, body, secrets)
-
-
-def _attempt(turn: _Turn, allow: tuple[Network, ...]) -> tuple[_Turn, Outcome]:
-    """The HTTP call, in a thread of its own, with no transaction open."""
-    headers = signed_headers(turn.delivery_id, int(time.time()), turn.body, turn.secrets, turn.number)
-    return turn, send(turn.url, headers, turn.body, allow)
-
-
-def _finish(turn: _Turn, outcome: Outcome) -> None:
-    """Write down what came of an attempt, unless its lease ran out and somebody else took it."""
-    with transaction() as session:
-        delivery = session.get_one(Delivery, turn.delivery_id, with_for_update=True)
-        attempt = session.get_one(Attempt, turn.attempt_id)
-        attempt.ended_at = now()
-        attempt.status, attempt.peer = outcome.status, outcome.peer
-        attempt.answer, attempt.headers = outcome.body, outcome.headers
-        attempt.outcome = outcome.outcome
-        if delivery.state != "inflight" or delivery.lease != turn.lease:
-            attempt.outcome = "fenced"
-            return
-        endpoint = session.get_one(Endpoint, delivery.backend_id, with_for_update=True)
-        if outcome.ok:
-            endpoint.failing_since, endpoint.failures = None, 0
-            _end(delivery, "delivered")
-        else:
-            _failed(session, delivery, endpoint, outcome)
-
-
-def _failed(session: Session, delivery: Delivery, endpoint: Endpoint, outcome: Outcome) -> None:
-    endpoint.failing_since = endpoint.failing_since or now()
-    endpoint.failures += 1
-    hopeless = (
-        endpoint.failures >= DISABLE_ATTEMPTS and now() - endpoint.failing_since >= DISABLE_AFTER
-    ) or outcome.outcome == "gone"
-    if hopeless and endpoint.state == "active":
-        disable(session, endpoint, outcome.message)
-    if delivery.cycle >= len(DELAYS):
-        _end(delivery, "dead")
-        return
-    delay = DELAYS[delivery.cycle] * random.uniform(*JITTER)
-    if outcome.retry_after is not None:
-        delay = max(delay, min(outcome.retry_after, LONGEST_RETRY_AFTER))
-    delivery.next_attempt_at = now() + timedelta(seconds=delay)
-    delivery.state = "due" if endpoint.state == "active" else "parked"
-
-
-def disable(session: Session, endpoint: Endpoint, why: str) -> None:
-    """Stop calling an endpoint and park what was meant for it; runs in the caller's transaction."""
-    endpoint.state, endpoint.why = "disabled", why
-    session.execute(
-        update(Delivery)
-        .where(Delivery.backend_id == endpoint.backend_id, Delivery.state == "due")
-        .values(state="parked")
-        .execution_options(synchronize_session="fetch")
-    )
-
-
-def _end(delivery: Delivery, state: str) -> None:
-    delivery.state, delivery.ended_at = state, now()
-    _note(delivery, state, None)
-
-
-def _note(delivery: Delivery, outcome: str, actor: str | None) -> None:
-    session = joined()
-    item = session.scalars(select(Item).where(Item.id == delivery.item_id)).one()
-    record(
-        "delivery",
-        {
-            "event": delivery.id,
-            "endpoint": delivery.backend_id,
-            "outcome": outcome,
-            "attempts": delivery.attempts,
-            "item": delivery.item_id,
-            "actor": actor,
-        },
-        item_id=delivery.item_id,
-        decision_id=delivery.decision_id,
-        project_id=item.project_id,
-        actor=actor or SYSTEM.id,
-    )

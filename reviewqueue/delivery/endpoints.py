@@ -5,20 +5,20 @@ from __future__ import annotations
 import secrets as random_source
 import time
 
-from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from reviewqueue.background import ring
 from reviewqueue.config import current
 from reviewqueue.db import after_commit, db, now, stamp, transaction
-from reviewqueue.delivery import guard
+from reviewqueue.delivery import breaker, guard
 from reviewqueue.delivery.callback import Outcome, send
+from reviewqueue.delivery.inside import inside
 from reviewqueue.delivery.message import challenge_body
 from reviewqueue.delivery.signature import signed_headers
 from reviewqueue.errors import Conflict, Invalid, Missing
 from reviewqueue.ids import new_id
 from reviewqueue.ledger.record import record
-from reviewqueue.models import Backend, Delivery, Endpoint
+from reviewqueue.models import Backend, Endpoint
 from reviewqueue.people.access import Actor, require
 from reviewqueue.people.backends import secrets_of
 
@@ -26,7 +26,7 @@ from reviewqueue.people.backends import secrets_of
 def check(url: str, *, trusted: bool = False) -> None:
     """Invalid naming `callback` unless `url` may be registered so; see `register`."""
     allow = current().callback_allow
-    target = guard.check_url(url, allow)
+    target = guard.check_url(url, allow, deny=inside(current()))
     if trusted and not _inside(target, allow):
         raise Invalid(
             "Only an address inside REVIEWQUEUE_CALLBACK_ALLOW can be trusted without a challenge.",
@@ -53,9 +53,9 @@ def register(actor: Actor, backend_id: str, url: str, *, trusted: bool = False) 
         endpoint.url, endpoint.trusted = url, trusted
         endpoint.state, endpoint.why = "unverified", "It has not answered its challenge yet."
         endpoint.challenge = random_source.token_hex(16)
-        endpoint.verified_at = endpoint.failing_since = None
-        endpoint.failures = 0
-        _park(session, backend_id)
+        endpoint.verified_at = endpoint.failing_since = endpoint.rest_until = None
+        endpoint.failures = endpoint.probe_wait = 0
+        breaker.park(session, backend_id)
         if trusted:
             _activate(session, endpoint)
         record(
@@ -81,9 +81,8 @@ def prove(actor: Actor, backend_id: str) -> Outcome:
     secrets = secrets_of(backend_id, "callback")
     db.session.rollback()
     body = challenge_body(challenge, stamp(now()))
-    outcome = send(
-        url, signed_headers(new_id("evt"), int(time.time()), body, secrets), body, current().callback_allow
-    )
+    headers = signed_headers(new_id("evt"), int(time.time()), body, secrets)
+    outcome = send(url, headers, body, current().callback_allow, deny=inside(current()))
     answered = outcome.ok and challenge != "" and challenge in outcome.body
     with transaction() as session:
         endpoint = session.get_one(Endpoint, backend_id, with_for_update=True)
@@ -102,27 +101,12 @@ def prove(actor: Actor, backend_id: str) -> Outcome:
 
 
 def _activate(session: Session, endpoint: Endpoint) -> None:
-    endpoint.state, endpoint.why = "active", None
-    endpoint.verified_at = now()
-    endpoint.failing_since, endpoint.failures = None, 0
-    session.execute(
-        update(Delivery)
-        .where(Delivery.backend_id == endpoint.backend_id, Delivery.state == "parked")
-        .values(state="due")
-    )
+    breaker.activate(session, endpoint)
     after_commit(_ring)
 
 
 def _ring() -> None:
     ring("deliver")
-
-
-def _park(session: Session, backend_id: str) -> None:
-    session.execute(
-        update(Delivery)
-        .where(Delivery.backend_id == backend_id, Delivery.state == "due")
-        .values(state="parked")
-    )
 
 
 def _inside(target: guard.Target, allow: tuple[guard.Network, ...]) -> bool:

@@ -168,7 +168,7 @@ def judge(
 
     Raises Blocked, or Unresolved after at most `limit` seconds.
     """
-    found = [target.host] if target.literal else _ask(resolve, target.host, limit)
+    found = [target.host] if target.literal else ask(resolve, target.host, limit)
     judged = []
     for text in found:
         address = _address(text)
@@ -216,8 +216,8 @@ def hold(started: float, floor: float) -> None:
     time.sleep(max(0.0, started + floor - time.monotonic()))
 
 
-def _ask(resolve: Resolver, host: str, limit: float) -> list[str]:
-    """The resolver's answer within `limit` seconds; a system lookup has no time limit of its own."""
+def ask(resolve: Resolver, host: str, limit: float = LOOKUP_LIMIT) -> list[str]:
+    """The resolver's answer within `limit` seconds, or Unresolved; a system lookup has no time limit."""
     answer: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
 
     def ask() -> None:

@@ -15,8 +15,10 @@ from werkzeug.wrappers import Response
 from reviewqueue import lists, web
 from reviewqueue.content.show import json_tree, plain
 from reviewqueue.db import db
-from reviewqueue.delivery import deliver
+from reviewqueue.delivery import replay as replays
 from reviewqueue.delivery.callback import MEANING
+from reviewqueue.delivery.taking import OPEN_STATES
+from reviewqueue.delivery.turns import DELAYS
 from reviewqueue.errors import Missing
 from reviewqueue.models import Attempt, Backend, Delivery, Endpoint, Item, Project
 from reviewqueue.models.delivery import DELIVERY_STATES, EVENTS
@@ -127,7 +129,7 @@ def delivery(delivery_id: str) -> Response:
         plain=plain,
         meaning=STATES[found.state],
         outcomes=OUTCOMES,
-        delays=deliver.DELAYS,
+        delays=DELAYS,
         can_replay=found.state in ENDED,
     )
 
@@ -139,7 +141,7 @@ def _open_before(found: Delivery) -> Delivery | None:
         .where(
             Delivery.item_id == found.item_id,
             Delivery.sequence < found.sequence,
-            Delivery.state.in_(deliver.OPEN_STATES),
+            Delivery.state.in_(OPEN_STATES),
         )
         .order_by(Delivery.sequence)
         .limit(1)
@@ -150,6 +152,6 @@ def _open_before(found: Delivery) -> Delivery | None:
 @web.right("replay")
 def replay(delivery_id: str) -> Response:
     """Send an ended delivery again."""
-    deliver.replay(web.actor(), delivery_id)
+    replays.replay(web.actor(), delivery_id)
     web.notice("It will be sent again: same id, same content.")
     return redirect(url_for("delivery.delivery", delivery_id=delivery_id), 303)

@@ -31,7 +31,11 @@ class Endpoint(Base):
     created_at: Mapped[datetime]
     verified_at: Mapped[datetime | None]
     failing_since: Mapped[datetime | None]
+    failed_at: Mapped[datetime | None]
     failures: Mapped[int] = mapped_column(default=0)  # attempts since the last success
+    probe_wait: Mapped[int] = mapped_column(default=0)  # seconds between probes; 0: it is called as usual
+    rest_until: Mapped[datetime | None]  # not called before
+    draining: Mapped[bool] = mapped_column(default=False)  # what was parked goes out slowly
 
 
 class Delivery(Base):
@@ -51,10 +55,18 @@ class Delivery(Base):
             sqlite_where=text("state <> 'cancelled'"),
         ),
         Index(
-            "ix_delivery_due",
+            "ix_delivery_open",
+            "backend_id",
             "next_attempt_at",
-            postgresql_where=text("state IN ('due', 'inflight')"),
-            sqlite_where=text("state IN ('due', 'inflight')"),
+            postgresql_where=text("state IN ('due', 'inflight', 'parked')"),
+            sqlite_where=text("state IN ('due', 'inflight', 'parked')"),
+        ),
+        Index(
+            "ix_delivery_inflight",
+            "backend_id",
+            "next_attempt_at",
+            postgresql_where=text("state = 'inflight'"),
+            sqlite_where=text("state = 'inflight'"),
         ),
         Index("ix_delivery_state", "state", "id"),
         Index("ix_delivery_backend", "backend_id", "id"),

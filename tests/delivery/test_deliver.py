@@ -22,9 +22,11 @@ from standardwebhooks import Webhook
 
 from reviewqueue.config import Settings
 from reviewqueue.db import db, now, transaction
-from reviewqueue.delivery import deliver
-from reviewqueue.delivery.deliver import DELAYS, deliver_due, replay
+from reviewqueue.delivery import breaker, deliver
+from reviewqueue.delivery.deliver import deliver_due
 from reviewqueue.delivery.endpoints import prove
+from reviewqueue.delivery.replay import replay
+from reviewqueue.delivery.turns import DELAYS
 from reviewqueue.errors import Conflict, Forbidden, Missing
 from reviewqueue.intake.store import Answer as Answered
 from reviewqueue.intake.submit import submit_batch
@@ -77,14 +79,16 @@ def three_events(make: Make, project: Any) -> str:
     return str(item.id)
 
 
-def until_nothing_is_open(clock: Clock) -> None:
-    for _ in range(4 * len(DELAYS)):
+def until_nothing_is_open(clock: Clock, rounds: int = 100) -> None:
+    """Let time pass from one attempt to the next, and while addresses rest."""
+    for _ in range(rounds):
         deliver_due()
         waiting = [delivery.next_attempt_at for delivery in deliveries(state="due")]
         if not waiting:
             assert set(states()) <= {"delivered", "dead"}
             return
-        clock.move(seconds=(max(waiting) - now()).total_seconds())
+        resting = [each for each in db.session.scalars(select(Endpoint.rest_until)) if each and each > now()]
+        clock.move(seconds=(min(resting, default=max(waiting)) - now()).total_seconds())
     raise AssertionError("some delivery never ended")
 
 
@@ -258,6 +262,7 @@ def test_replay_gives_a_new_round_of_attempts(
     until_nothing_is_open(clock)
     dead = the_delivery()
     backend.says(200)
+    clock.move(minutes=15)
     make.decide(ada, make.item(project))  # a success, else the address would be disabled meanwhile
     deliver_due()
     backend.says(500)
@@ -354,21 +359,39 @@ def test_deliver_disables_an_address_that_is_gone_and_parks_what_is_meant_for_it
     assert [heard.sequence for heard in told] == [1, 2, 3]
 
 
-def test_deliver_disables_an_address_after_five_days_without_success(
+def test_deliver_disables_an_address_after_five_days_and_ten_attempts_without_success(
     make: Make, project: Any, backend: Receiver, clock: Clock
 ) -> None:
     backend.says(500)
     ada = make.person("ada")
     for _ in range(4):
         make.decide(ada, make.item(project))
+    endpoint = db.session.scalars(select(Endpoint)).one()
+    for hours in range(0, 120, 12):
         deliver_due()
-        clock.move(hours=29)
-    assert db.session.scalars(select(Endpoint)).one().state == "active"
-    clock.move(hours=10)
+        db.session.refresh(endpoint)
+        assert endpoint.state == "active", hours
+        clock.move(hours=12)
+    assert endpoint.failures >= breaker.DISABLE_ATTEMPTS
     deliver_due()
-    db.session.rollback()
-    assert db.session.scalars(select(Endpoint)).one().state == "disabled"
+    db.session.refresh(endpoint)
+    assert endpoint.state == "disabled"
     assert set(states()) == {"parked"}
+
+
+def test_deliver_disables_no_address_for_a_clock_that_jumps_or_a_time_without_attempts(
+    make: Make, project: Any, backend: Receiver, clock: Clock
+) -> None:
+    backend.says(500)
+    ada = make.person("ada")
+    for _ in range(4):
+        make.decide(ada, make.item(project))
+    for days in (0, 0.1, 0.1, 400, 0.1, 0.1, -399, 0.1, 0.1):
+        clock.move(days=days)
+        deliver_due()
+    endpoint = db.session.scalars(select(Endpoint)).one()
+    assert endpoint.failures >= breaker.DISABLE_ATTEMPTS
+    assert endpoint.state == "active"
 
 
 def test_deliver_counts_a_success_as_a_new_start(
@@ -485,31 +508,36 @@ def test_deliver_drops_an_outcome_that_comes_after_its_lease(
     assert outcomes_in_ledger(delivery.id) == ["delivered"]
 
 
-def test_deliver_by_two_workers_at_once_sends_nothing_twice(
+def test_deliver_by_two_workers_at_once_sends_nothing_twice_and_no_more_than_four_at_a_time(
     make: Make, project: Any, backend: Receiver, worker: Callable[[], subprocess.Popen[str]]
 ) -> None:
-    both = threading.Event()
+    under_way: Counter[str] = Counter()
+    most: list[int] = []
 
-    def both_are_there(heard: Heard) -> Answer:
-        # One worker has four calls under way at most: the fifth is the other's, so they run side by side.
-        if len(backend.heard) > deliver.IN_FLIGHT:
-            both.set()
-        both.wait(20)
-        time.sleep(0.01)
+    def count(heard: Heard) -> Answer:
+        project_name = heard.event["data"]["project"]
+        with backend.lock:
+            under_way[project_name] += 1
+            most.append(under_way[project_name])
+        time.sleep(0.1)
+        with backend.lock:
+            under_way[project_name] -= 1
         return 200, {}, b""
 
-    backend.answer = both_are_there
+    backend.answer = count
+    other = make.project("other", undo_seconds=0)
+    make.backend(other, callback=backend.url)
     ada = make.person("ada")
-    for _ in range(60):
-        make.decide(ada, make.item(project))
+    for _ in range(20):
+        for each in (project, other):
+            make.decide(ada, make.item(each))
     workers = [worker(), worker()]
     made = [int(process.communicate(timeout=60)[0]) for process in workers]
-    assert sum(made) == 60
-    assert min(made) > 0
-    assert states() == {"delivered": 60}
-    assert len(backend.heard) == 60
-    assert len({heard.id for heard in backend.heard}) == 60
-    assert db.session.scalar(select(func.count()).select_from(Attempt)) == 60
+    assert sum(made) == 40
+    assert max(most) == breaker.IN_FLIGHT
+    assert states() == {"delivered": 40}
+    assert len(backend.heard) == len({heard.id for heard in backend.heard}) == 40
+    assert db.session.scalar(select(func.count()).select_from(Attempt)) == 40
 
 
 # --- secrets ------------------------------------------------------------------------------------------

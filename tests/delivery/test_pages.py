@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from reviewqueue.db import db
-from reviewqueue.delivery.deliver import DELAYS, deliver_due
+from reviewqueue.delivery.deliver import deliver_due
+from reviewqueue.delivery.turns import DELAYS
 from reviewqueue.models import Delivery
 from tests.delivery.conftest import Clock
 from tests.make import Make
@@ -104,6 +105,7 @@ def test_deliveries_shows_parked_and_dead_and_the_address_to_mend(
 ) -> None:
     backend.says(500)
     die(make, project, backend, clock)
+    clock.move(minutes=15)
     backend.says(410)
     make.decide(make.person("ada"), make.item(project))
     deliver_due()

@@ -1,0 +1,202 @@
+"""Which attempts may begin now, and the taking of them: a lease and a row each.
+
+An address is told at most a few things at once, counted over all workers, in the order of each item's
+events. What is taken here must be committed before anything is sent.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from sqlalchemy import Table, and_, bindparam, case, func, insert, literal_column, or_, select, update
+from sqlalchemy.engine import Connection
+
+from reviewqueue.db import db, now
+from reviewqueue.delivery.breaker import DRAIN_PER_SECOND, IN_FLIGHT
+from reviewqueue.ids import new_id
+from reviewqueue.models import Attempt, Delivery, Endpoint
+from reviewqueue.people.backends import secrets_of
+
+LEASE = timedelta(seconds=60)
+# A delivery that ends its worker so often in this time is given up; before the last try it runs alone.
+KILLS, KILLS_WITHIN = 3, timedelta(minutes=5)
+OPEN_STATES = ("due", "inflight", "parked")
+
+_D, _A, _E = (cast(Table, model.__table__) for model in (Delivery, Attempt, Endpoint))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One taken attempt, with all that sending needs; `alone`: nothing else may run beside it."""
+
+    delivery_id: str
+    backend_id: str
+    lease: int
+    attempt_id: str
+    number: int
+    url: str
+    body: bytes
+    secrets: tuple[str, ...]
+    alone: bool = False
+
+
+def _open(table: Any) -> Any:
+    # Literals, because a partial index is not used for parameters. A parked delivery of an active address
+    # was scheduled while the address became active.
+    return table.c.state.in_([literal_column(f"'{state}'") for state in OPEN_STATES])
+
+
+_now: Any = bindparam("now", type_=_D.c.next_attempt_at.type)
+_backend: Any = bindparam("backend")
+_earlier = _D.alias("earlier")
+_IN_TURN = ~(
+    select(1)
+    .where(_earlier.c.item_id == _D.c.item_id, _earlier.c.sequence < _D.c.sequence, _open(_earlier))
+    .exists()
+)
+_READY = and_(_open(_D), _D.c.next_attempt_at <= _now, _IN_TURN)
+_BUSY = and_(_D.c.state == literal_column("'inflight'"), _D.c.next_attempt_at > _now)
+_ROOM = case((_E.c.probe_wait > 0, 1), else_=IN_FLIGHT)
+# Endpoints that may be called, have something to be told and are not being told enough already.
+_ASKING = select(_E.c.backend_id, _E.c.url, _E.c.failures, _E.c.probe_wait, _E.c.draining).where(
+    _E.c.state == "active",
+    or_(_E.c.rest_until.is_(None), _E.c.rest_until <= _now),
+    select(1).where(_D.c.backend_id == _E.c.backend_id, _READY).correlate(_E).exists(),
+    select(func.count()).where(_D.c.backend_id == _E.c.backend_id, _BUSY).scalar_subquery() < _ROOM,
+)
+_ASKED = select(_ASKING.exists())
+_LOCKED = _ASKING.with_for_update(skip_locked=True, of=_E)
+_COUNTED = select(func.count()).where(_D.c.backend_id == _backend, _BUSY)
+_NEXT = (
+    select(_D.c.id, _D.c.state)
+    .where(_D.c.backend_id == _backend, _READY)
+    .order_by(_D.c.next_attempt_at, _D.c.id)
+    .limit(bindparam("room"))
+)
+_MORE = select(select(1).where(_D.c.backend_id == _backend, _open(_D), _D.c.next_attempt_at <= _now).exists())
+_TAKE = (
+    update(_D)
+    .where(_D.c.id.in_(bindparam("ids", expanding=True)), _open(_D), _D.c.next_attempt_at <= _now)
+    .values(
+        state="inflight",
+        lease=_D.c.lease + 1,
+        attempts=_D.c.attempts + 1,
+        cycle=_D.c.cycle + 1,
+        next_attempt_at=bindparam("until", type_=_D.c.next_attempt_at.type),
+    )
+    .returning(_D.c.id, _D.c.backend_id, _D.c.lease, _D.c.attempts, _D.c.body)
+)
+_BEGIN = insert(_A)
+_DRAIN = (
+    update(_E)
+    .where(_E.c.backend_id == bindparam("id"))
+    .values({name: bindparam(name) for name in ("rest_until", "draining")})
+)
+_RESTING = select(func.min(_E.c.rest_until)).where(
+    _E.c.draining, _E.c.state == "active",
+    select(1).where(_D.c.backend_id == _E.c.backend_id, _READY).correlate(_E).exists(),
+)  # fmt: skip
+
+_ids: Any = bindparam("ids", expanding=True)
+_KILLED = (
+    update(_A)
+    .where(_A.c.delivery_id.in_(_ids), _A.c.ended_at.is_(None))
+    .values(outcome="killed", ended_at=bindparam("moment"))
+)
+_KILL_COUNT = (
+    select(_A.c.delivery_id, func.count())
+    .where(_A.c.delivery_id.in_(_ids), _A.c.outcome == "killed", _A.c.started_at > bindparam("since"))
+    .group_by(_A.c.delivery_id)
+)
+
+
+def asked() -> bool:
+    """Whether an attempt could be taken now."""
+    return bool(db.session.connection().execute(_ASKED, {"now": now()}).scalar())
+
+
+def rest_of_drain() -> float | None:
+    """Seconds until an address that is told slowly may be told more; None when there is none."""
+    until = db.session.connection().execute(_RESTING, {"now": now()}).scalar()
+    return None if until is None else (until - now()).total_seconds()
+
+
+def take(connection: Connection, room: int, idle: bool, suspects: bool) -> tuple[list[Turn], list[str]]:
+    """Take at most `room` attempts, as `turn_over` says; also the ids of what is to be given up as poison."""
+    moment = now()
+    endpoints = list(connection.execute(_LOCKED, {"now": moment}))
+    random.shuffle(endpoints)
+    turns: list[Turn] = []
+    poison: list[str] = []
+    for endpoint in endpoints:
+        if room <= len(turns) or (endpoint.failures and not suspects):
+            continue
+        here = {"backend": endpoint.backend_id, "now": moment}
+        # Counted again, now that nobody else takes for this endpoint.
+        free = (1 if endpoint.probe_wait else IN_FLIGHT) - connection.execute(_COUNTED, here).scalar_one()
+        if free <= 0:
+            continue
+        found = connection.execute(_NEXT, here | {"room": min(free, room - len(turns))}).all()
+        kills = _abandoned(connection, [row.id for row in found if row.state == "inflight"], moment)
+        poison += [id for id, count in kills.items() if count >= KILLS]
+        risky = [id for id, count in kills.items() if count == KILLS - 1]
+        if risky and idle and not turns:
+            return _begin(connection, endpoint, risky[:1], moment, alone=True), poison
+        ids = [row.id for row in found if kills.get(row.id, 0) < KILLS - 1]
+        if ids:
+            turns += _begin(connection, endpoint, ids, moment)
+        if endpoint.draining:
+            _pace(connection, here, len(ids))
+    return turns, poison
+
+
+def _begin(
+    connection: Connection, endpoint: Any, ids: list[str], moment: datetime, alone: bool = False
+) -> list[Turn]:
+    taken = connection.execute(_TAKE, {"ids": ids, "now": moment, "until": moment + LEASE}).all()
+    secrets = tuple(secrets_of(endpoint.backend_id, "callback"))
+    turns = [
+        Turn(
+            row.id,
+            row.backend_id,
+            row.lease,
+            new_id("att"),
+            row.attempts,
+            endpoint.url,
+            row.body,
+            secrets,
+            alone,
+        )
+        for row in taken
+    ]
+    if turns:
+        rows = [
+            {
+                "id": turn.attempt_id,
+                "delivery_id": turn.delivery_id,
+                "number": turn.number,
+                "started_at": moment,
+            }
+            for turn in turns
+        ]
+        connection.execute(_BEGIN, rows)
+    return turns
+
+
+def _pace(connection: Connection, here: dict[str, Any], taken: int) -> None:
+    """After re-enabling, an address is told what was parked at a rate it can bear, then as usual."""
+    more = connection.execute(_MORE, here).scalar_one()
+    until = here["now"] + timedelta(seconds=taken / DRAIN_PER_SECOND)
+    connection.execute(_DRAIN, {"id": here["backend"], "rest_until": until, "draining": bool(more)})
+
+
+def _abandoned(connection: Connection, ids: list[str], moment: datetime) -> dict[str, int]:
+    """Their workers died: their leases have run out. How often that happened to each of late."""
+    if not ids:
+        return {}
+    connection.execute(_KILLED, {"ids": ids, "moment": moment})
+    counted = connection.execute(_KILL_COUNT, {"ids": ids, "since": moment - KILLS_WITHIN})
+    return {row[0]: row[1] for row in counted}
