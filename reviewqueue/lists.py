@@ -90,6 +90,24 @@ def address(given: Mapping[str, str], **more: str) -> str:
     return f"{request.path}?{query}" if query else request.path
 
 
+@dataclass(frozen=True)
+class Chip:
+    """A filter in force, in words, and this page's address without it."""
+
+    label: str
+    value: str
+    without: str
+
+
+def chips(given: Mapping[str, str], labels: Mapping[str, str], told: Callable[[str, str], str]) -> list[Chip]:
+    """The filters in force that have a label; `told` puts a filter's value into words."""
+    return [
+        Chip(labels[name], told(name, value), address({n: v for n, v in given.items() if n != name}))
+        for name, value in given.items()
+        if name in labels
+    ]
+
+
 def id_cursor(prefix: str) -> Callable[[str], str]:
     """Reads a cursor that is an id with this prefix."""
 

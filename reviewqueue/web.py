@@ -54,6 +54,7 @@ EDGES = (
     "people.pages", "people.backend_pages",
     "routing.pages",
     "intake.api", "intake.pages",
+    "desk.found_pages",
     "desk.pages", "desk.claim_pages", "desk.item_pages",
     "delivery.pages",
     "examples.api", "examples.pages",
@@ -64,6 +65,7 @@ THEMES = ("auto", "light", "dark")
 # What the bar offers: text, address, any of these rights. Each shows once its page exists.
 NAVIGATION = (
     ("Desk", "/", ("read_items",)),
+    ("Items", "/items", ("read_audit",)),
     ("Examples", "/examples", ("read_examples",)),
     ("Deliveries", "/deliveries", ("read_deliveries",)),
     ("Policies", "/policies", ("read_policies",)),

@@ -59,6 +59,7 @@ GET    /api/v1/projects/<project>/examples/export           kkkkkkk+0
 GET    /api/v1/projects/<project>/example-sets/<int:number> kkkkkkk+0
 
 GET    /queues/<project>/<queue>                            >+0+++0>>
+GET    /items                                               >xx+++x>>
 GET    /items/<item_id>                                     >+0+++0>>
 GET    /claims/<token>                                      >+000x0>>
 PUT    /claims/<token>                                      >+000x0>>

@@ -14,14 +14,17 @@ from reviewqueue import lists
 from reviewqueue.config import current
 from reviewqueue.desk import readable, seen
 from reviewqueue.errors import Invalid
+from reviewqueue.finding import catalogue, find
+from reviewqueue.models import Queue
 from reviewqueue.models.review import PRIORITIES
-from reviewqueue.people.access import project_for, projects_of, queue_for
+from reviewqueue.people.access import may, project_for, projects_of, queue_for
 from reviewqueue.review import queues
 from reviewqueue.web import actor, right, show
 
 pages = Blueprint("desk", __name__)
 
-FILTERS = ("text", "priority", "overdue", "claimed", "age", "model", "sort")
+FILTERS = ("text", "priority", "age", "overdue", "claimed", "model", "prompt", "sort")
+MORE = ("claimed", "model", "prompt", *find.OVERSEEN)
 AGES = (
     ("", "Any"),
     ("1", "Over 1 hour"),
@@ -54,27 +57,41 @@ def desk() -> Response:
 def waiting(project: str, queue: str) -> Response:
     """What waits in one queue, page by page."""
     found = queue_for(actor(), project, queue, "read_items")
-    given = lists.asked(*FILTERS)
-    cursor = request.args.get("cursor")
-    listed, error, status = queues.Page([], None), None, 200
+    overseen = may(actor(), "read_audit")
+    given = lists.asked(*FILTERS, *(find.OVERSEEN if overseen else ()))
+    cursor, narrowed = request.args.get("cursor"), any(name != "sort" for name in given)
+    listed, count, error = queues.Page([], None), 0, None
     try:
-        listed = queues.page(
-            actor(), project, queue, _filters(given), sort=given.get("sort", "queue"), cursor=cursor
-        )
+        filters = _filters(found, given)
+        sort = given.get("sort", "queue")
+        listed = queues.page(actor(), project, queue, filters, sort=sort, cursor=cursor)
+        count = queues.matching(actor(), project, queue, filters, find.COUNTED + 1) if narrowed else 0
     except Invalid as invalid:
-        error, status = invalid, 422
+        error = invalid
     return show(
-        "desk/queue.html", status=status, queue=found, project=project_for(actor(), project),
+        "desk/queue.html", status=422 if error else 200, queue=found, project=project_for(actor(), project),
         rows=listed.rows, given=given, error=error, why=seen.why, neutral=seen.NEUTRAL,
-        line=readable.line,
-        ages=AGES, priorities=list(PRIORITIES),
+        line=readable.line, ages=AGES, priorities=list(PRIORITIES),
         next=lists.address(given, cursor=listed.next_cursor) if listed.next_cursor else None,
-        first=lists.address(given) if cursor else None,
-        narrowed=any(name != "sort" for name in given), undo=seen.undoable(actor()),
+        first=lists.address(given) if cursor else None, count=find.told(count), narrowed=narrowed,
+        chips=lists.chips(given, find.LABELS, _told), more=[name for name in MORE if name in given],
+        overseen=overseen, unlisted=catalogue.unlisted() if narrowed else 0, undo=seen.undoable(actor()),
     )  # fmt: skip
 
 
-def _filters(given: Mapping[str, str]) -> queues.Filters:
+def _told(name: str, value: str) -> str:
+    """A filter's value in words."""
+    words = (
+        dict(AGES)
+        if name == "age"
+        else {"yes": "by somebody", "no": "by nobody"}
+        if name == "claimed"
+        else {}
+    )
+    return words.get(value, value)
+
+
+def _filters(queue: Queue, given: Mapping[str, str]) -> queues.Filters:
     age = given.get("age")
     if age is not None and not (age.isascii() and age.isdigit() and len(age) < 7):
         raise Invalid("Age is a number of hours.", field="age")
@@ -83,7 +100,6 @@ def _filters(given: Mapping[str, str]) -> queues.Filters:
         priority=given.get("priority"),
         age=int(age) if age else None,
         overdue=lists.chosen(given, "overdue", ["yes"]) is not None,
-        text=given.get("text"),
-        model=given.get("model"),
         claimed=CLAIMED[claimed] if claimed else None,
+        only=find.within(find.question({n: v for n, v in given.items() if n in find.WITHIN}), queue),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, false, func, select
 from sqlalchemy.orm import load_only
 
 from reviewqueue.db import db, now
@@ -31,11 +31,21 @@ MOST_HOURS = 100_000
 # What a list of a queue can be asked for by everybody who sees the queue, and by overseers besides.
 OF_QUEUE = ("text", "model", "prompt")
 OVERSEEN = ("flag", "confidence_from", "confidence_to", "risk_from", "risk_to")
+WITHIN = (*OF_QUEUE, *OVERSEEN)
 # What the list of all items can be asked for; overseers alone see it.
 OF_ITEMS = (
     "text", "project", "queue", "status", "verdict", "reason", "cause", "person", "model", "prompt",
     *OVERSEEN, "age", "within", "overdue",
 )  # fmt: skip
+LABELS = {
+    "text": "words", "project": "project", "queue": "queue", "status": "status", "verdict": "verdict",
+    "reason": "reason", "cause": "cause", "person": "decided by", "model": "model", "prompt": "prompt",
+    "flag": "flag", "confidence_from": "confidence from", "confidence_to": "confidence to",
+    "risk_from": "risk from", "risk_to": "risk to", "age": "older than", "within": "within",
+    "overdue": "overdue", "priority": "priority", "claimed": "held",
+}  # fmt: skip
+_SPANS = {"1": "1 hour", "4": "4 hours", "24": "a day", "168": "a week", "720": "30 days"}
+HOURS = {"age": _SPANS, "within": _SPANS}
 _WORDS = {"status": STATUSES, "verdict": VERDICTS}
 
 
@@ -73,7 +83,7 @@ class Found:
     after: int | None
 
 
-def question(actor: Actor, given: Mapping[str, str]) -> Question:
+def question(given: Mapping[str, str]) -> Question:
     """What the filters `given` ask for; Invalid names the one that makes no sense."""
     text = given.get("text", "")
     item = text if is_id("itm", text) else None
@@ -106,10 +116,15 @@ def count(actor: Actor, asked: Question) -> int:
     return db.session.scalar(select(func.count()).select_from(some)) or 0
 
 
+def told(count: int) -> str:
+    """A count as a page says it: "1,000+" beyond what is counted."""
+    return f"{COUNTED:,}+" if count > COUNTED else f"{count:,}"
+
+
 def within(asked: Question, queue: Queue) -> list[ColumnElement[bool]]:
     """`asked` as conditions on the reviews that wait in `queue`."""
     if asked.nothing:
-        return [literal_column("1") == literal_column("0")]
+        return [false()]
     only: list[ColumnElement[bool]] = []
     if asked.item:
         only.append(Review.item_id == asked.item)
@@ -137,7 +152,7 @@ def _numbers(asked: Question) -> Select[Any]:
         return select(Item.number).where(Item.id == asked.item)
     only = [*(getattr(Card, name) == code for name, code in asked.equal.items()), *asked.ranges]
     if asked.nothing:
-        only.append(literal_column("1") == literal_column("0"))
+        only.append(false())
     if not asked.words and not asked.flag:
         return select(Card.number).where(*only)
     index, number = words.index()

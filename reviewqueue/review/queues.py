@@ -9,11 +9,24 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, and_, case, cast, func, literal_column, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+)
 
 from reviewqueue.db import db, dumps, now, stamp
 from reviewqueue.errors import Invalid
@@ -79,10 +92,9 @@ class Filters:
     priority: str | None = None
     age: int | None = None  # waiting for at least so many hours
     overdue: bool = False
-    text: str | None = None  # part of the output, or the item's own or the backend's id
     reason: str | None = None  # a code as `reasons_told` gives them
-    model: str | None = None
     claimed: bool | None = None
+    only: Sequence[ColumnElement[bool]] = ()  # what else must hold of Review, such as `finding.find.within`
 
 
 @dataclass(frozen=True)
@@ -159,11 +171,7 @@ def page(
     queue = queue_for(actor, project_name, queue_name, "read_items")
     if sort not in SORTS:
         raise Invalid("Sort by queue or newest.", field="sort")
-    query = (
-        select(Review, Item)
-        .join(Item, Item.number == Review.item_number)
-        .where(Review.queue_id == queue.id, wanted(), *_narrowed(filters or Filters(), moment))
-    )
+    query = _listed(queue, filters or Filters(), moment)
     keys = queue_order() if sort == "queue" else (Review.item_number, Review.id)
     after = _opened(cursor, sort)
     if sort == "queue":
@@ -176,6 +184,21 @@ def page(
     names = people_of(review.claimed_by for review, _ in found[:limit])
     rows = [_row(actor, review, item, moment, names) for review, item in found[:limit]]
     return Page(rows, _sealed(found[limit - 1][0], sort) if len(found) > limit else None)
+
+
+def matching(actor: Actor, project_name: str, queue_name: str, filters: Filters, most: int) -> int:
+    """How many reviews wait in a queue that `filters` leave, at most `most`."""
+    queue = queue_for(actor, project_name, queue_name, "read_items")
+    some = _listed(queue, filters, now()).with_only_columns(Review.id).limit(most).subquery()
+    return db.session.scalar(select(func.count()).select_from(some)) or 0
+
+
+def _listed(queue: Queue, filters: Filters, moment: datetime) -> Select[Review, Item]:
+    return (
+        select(Review, Item)
+        .join(Item, Item.number == Review.item_number)
+        .where(Review.queue_id == queue.id, wanted(), *_narrowed(filters, moment))
+    )
 
 
 def holding(actor: Actor) -> list[Row]:
@@ -252,20 +275,11 @@ def _narrowed(filters: Filters, moment: datetime) -> list[ColumnElement[bool]]:
         only.append(Review.created_at <= moment - timedelta(hours=filters.age))
     if filters.overdue:
         only.append(Review.due_at <= moment)
-    if filters.text:
-        only.append(_mentions(filters.text))
     if filters.reason:
         only.append(_here_for(filters.reason))
-    if filters.model:
-        only.append(Item.model == filters.model)
     if filters.claimed is not None:
         only.append(~free(moment) if filters.claimed else free(moment))
-    return only
-
-
-def _mentions(text: str) -> ColumnElement[bool]:
-    inside = cast(Item.output, Text).icontains(dumps(text)[1:-1], autoescape=True)
-    return or_(Item.id == text, Item.external_id == text, inside)
+    return [*only, *filters.only]
 
 
 def _here_for(code: str) -> ColumnElement[bool]:

@@ -16,7 +16,7 @@ from reviewqueue.models import Item
 
 
 def ids(actor: Any, **given: str) -> list[str]:
-    return [hit.item.id for hit in find(actor, question(actor, given)).hits]
+    return [hit.item.id for hit in find(actor, question(given)).hits]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def shop(make: Any) -> dict[str, Any]:
     ada, cleo = make.person("ada"), make.person("cleo")
     items = {
         "sure": make.item(project, output="Your bicycle is on its way.", confidence=0.95, model="m-1"),
-        "edited": make.item(project, output="It left on Monday.", input="Where is Zoë's parcel?", model="m-1"),
+        "edited": make.item(project, output="It left on Monday.", input="Where is Zoë?", model="m-1"),
         "rejected": make.item(project, output="Buy tulips!", model="m-2", external_id="req-77"),
         "waiting": make.item(
             project, output="Say '100%' \"now\" AND NEAR( never OR * :* & | !", confidence=0.4, risk=0.7,
@@ -83,7 +83,7 @@ def test_find_by_every_filter(make: Any, shop: dict[str, Any]) -> None:
     ]
     for given, expected in cases:
         assert set(ids(shop["cleo"], **given)) == {shop[name] for name in expected}, given
-        assert count(shop["cleo"], question(shop["cleo"], given)) == len(expected), given
+        assert count(shop["cleo"], question(given)) == len(expected), given
 
 
 def test_find_goes_through_all_pages_newest_first(make: Any, shop: dict[str, Any]) -> None:
@@ -92,7 +92,7 @@ def test_find_goes_through_all_pages_newest_first(make: Any, shop: dict[str, Any
         seen: list[str] = []
         after = None
         while True:
-            found = find(shop["cleo"], question(shop["cleo"], given), after=after, limit=2)
+            found = find(shop["cleo"], question(given), after=after, limit=2)
             seen += [hit.item.id for hit in found.hits]
             if (after := found.after) is None:
                 break
@@ -109,7 +109,7 @@ def test_find_goes_through_all_pages_newest_first(make: Any, shop: dict[str, Any
 )  # fmt: skip
 def test_question_refuses_what_makes_no_sense(make: Any, given: dict[str, str], pointer: str) -> None:
     with pytest.raises(Invalid) as refused:
-        question(make.person("cleo"), given)
+        question(given)
     assert refused.value.errors[0]["pointer"] == pointer
 
 
@@ -117,7 +117,7 @@ def test_find_is_for_overseers(make: Any) -> None:
     ada = make.person("ada")
     for verb in (find, count):
         with pytest.raises(Forbidden):
-            verb(ada, question(ada, {}))
+            verb(ada, question({}))
 
 
 def test_find_keeps_what_a_reviewer_said_while_another_review_is_open(make: Any) -> None:
