@@ -26,6 +26,7 @@ from reviewqueue.config import current
 from reviewqueue.errors import Forbidden
 from reviewqueue.people import access, sign_in
 from reviewqueue.people.access import Actor
+from reviewqueue.people.wishes import Wishes, wishes_of
 
 BODY_LIMIT = 1 << 20
 # A form writes most letters outside ASCII as nine characters, so an output of the largest size needs this.
@@ -40,8 +41,9 @@ csrf = CSRFProtect()
 class SignedIn(UserMixin):  # type: ignore[misc]
     """The person of this request, safe to read after the database session has moved on."""
 
-    def __init__(self, id: str, name: str, email: str, actor: Actor) -> None:
+    def __init__(self, id: str, name: str, email: str, actor: Actor, wishes: Wishes | None = None) -> None:
         self.id, self.name, self.email, self.actor = id, name, email, actor
+        self.wishes = wishes or Wishes()
         self.role = actor.role
 
 
@@ -85,7 +87,9 @@ def _recognise() -> None:
         found = sign_in.person_of(session["token"], seen="X-Polling" not in request.headers)
         if found is not None:
             g.actor = access.actor_of(found)
-            g.person = SignedIn(found.id, found.name, found.email, g.actor)
+            g.person = SignedIn(
+                found.id, found.name, found.email, g.actor, wishes_of(found.wishes)
+            )  # fmt: skip
 
 
 def actor() -> Actor:

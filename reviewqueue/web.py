@@ -35,6 +35,7 @@ from reviewqueue.answers import problem
 from reviewqueue.config import Settings
 from reviewqueue.db import now
 from reviewqueue.people import access
+from reviewqueue.people.wishes import Wishes
 
 __all__ = [
     "actor",
@@ -51,11 +52,11 @@ __all__ = [
 
 EDGES = (
     "site",
-    "people.pages", "people.backend_pages",
+    "people.pages", "people.wish_pages", "people.backend_pages",
     "routing.pages",
     "intake.api", "intake.pages",
     "desk.found_pages",
-    "desk.pages", "desk.claim_pages", "desk.item_pages",
+    "desk.pages", "desk.claim_pages", "desk.handing_pages", "desk.go_pages", "desk.item_pages",
     "delivery.pages",
     "examples.api", "examples.pages",
     "ledger.pages",
@@ -151,11 +152,12 @@ def _page_values() -> dict[str, Any]:
     who = person()
     entries = answers.app().extensions.get("navigation", []) if who else []
     theme = request.cookies.get("rq-theme")
-    return {
     watch = answers.app().extensions.get("conditions") if who else None
+    return {
         "asset": asset,
-        "csrf_token": generate_csrf,
         "conditions": watch.seen() if watch else [],
+        "csrf_token": generate_csrf,
+        "own_keys": (who.wishes if who else Wishes()).keys,
         "navigation": [e for e in entries if any(access.may(who.actor, r) for r in e[2])] if who else [],
         "may": lambda name: who is not None and access.may(who.actor, name),
         "now": now(),

@@ -44,7 +44,9 @@
     event.detail.headers["X-CSRFToken"] = csrf();
   });
 
-  document.addEventListener("htmx:sendError", () => notice("The server cannot be reached. Try again.", "refused"));
+  document.addEventListener("htmx:sendError", () => {
+    if (!$("#offline")) notice("The server cannot be reached. Try again.", "refused");
+  });
 
   /* --- notices ---------------------------------------------------------------------------------- */
 
@@ -99,6 +101,8 @@
     if (event.defaultPrevented || event.isComposing || event.repeat) return;
     const focus = document.activeElement || document.body;
     if ((event.ctrlKey || event.metaKey) && event.key === "Enter") return submitFocused(event, focus);
+    if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k" && $("#palette")) return openPalette(event);
+    if (focus.id === "palette-q" && walkGoals(event, focus)) return;
     if (event.key === "Escape" && typing(focus) && !focus.closest("dialog")) return focus.blur();
     if (event.ctrlKey || event.metaKey || event.altKey || typing(focus)) return;
     const open = $("dialog[open]");
@@ -123,6 +127,31 @@
     if (ready(form)) form.requestSubmit($("[data-default]:not(:disabled)", form));
   }
 
+  // The palette: a few letters, arrows, Enter.
+  function openPalette(event) {
+    event.preventDefault();
+    const input = $("#palette-q");
+    if (!$("#palette").open) $("#palette").showModal();
+    input.select();
+    window.htmx.trigger(input, "opened");
+  }
+
+  function walkGoals(event, input) {
+    const goals = all("#goals a[role=option]");
+    const at = goals.findIndex((goal) => goal.ariaSelected === "true");
+    if (event.key === "Enter") {
+      event.preventDefault();
+      goals[at]?.click();
+    } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      event.preventDefault();
+      const next = goals[(at + (event.key === "ArrowDown" ? 1 : goals.length - 1)) % goals.length];
+      for (const goal of goals) goal.ariaSelected = String(goal === next);
+      if (next) input.setAttribute("aria-activedescendant", next.id);
+      next?.scrollIntoView({ block: "nearest" });
+    }
+    return event.key === "Enter" || event.key.startsWith("Arrow");
+  }
+
   // J and K walk the links marked data-row.
   function step(event, way) {
     const rows = all("[data-row]").filter(visible);
@@ -139,6 +168,7 @@
     const lines = rows.map((element) => [element.dataset.key, labelOf(element)]);
     if ($("[data-row]")) lines.push(["J / K", "Next and previous row"]);
     if ($("form [data-default]")) lines.push(["Ctrl Enter", "Send the form"]);
+    if ($("#palette")) lines.push(["Ctrl K", "Go to a page, queue or item"]);
     const list = $("[data-keys-list]");
     list.replaceChildren();
     for (const [key, label] of lines) {
@@ -180,12 +210,12 @@
   }
 
   // The event comes late: by then the next question may be open, which this answer does not concern.
-  $("#confirm").addEventListener("close", (event) => {
-    if (event.target.open) return;
+  document.addEventListener("close", (event) => {
+    if (event.target.id !== "confirm" || event.target.open) return;
     const then = pending;
     pending = null;
     if (event.target.returnValue === "yes" && then) then();
-  });
+  }, true);
 
   document.addEventListener("submit", (event) => {
     const button = event.submitter;

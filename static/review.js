@@ -5,9 +5,12 @@
 "use strict";
 
 (() => {
-  const SAVE_AFTER = 2000;
+  const SAVE_AFTER = 1000; // of a pause
+  const SAVE_WHILE_TYPING = 5000;
   const CHANGES_AFTER = 200;
   const HEARTBEAT = 60000;
+  const LOOK = 4000; // whether the review is still ours
+  const AGAIN = [1000, 2000, 4000, 8000]; // after a save that did not arrive
   const KEEPALIVE_LIMIT = 60000; // browsers refuse larger bodies once the page is going away
 
   const $ = (selector, from = document) => from.querySelector(selector);
@@ -15,12 +18,13 @@
   const form = () => $("#decision-form");
   const claim = () => $("[data-claim]")?.dataset.claim;
   const say = (text) => { const place = $("#next-step"); if (place) place.textContent = text; };
+  const announce = (text) => { const place = $("#said"); if (place) place.textContent = text; };
 
   /* --- what was typed --------------------------------------------------------------------------- */
 
   let now = null; // {claim, loaded, changed, saved, sent}: of the review on the screen
 
-  const isOutput = (name) => name === "output" || name.startsWith("output.");
+  const isOutput = (name) => name === "output" || name === "shape" || name.startsWith("output.");
   const isTyped = (name) => isOutput(name) || ["reason", "cause", "note"].includes(name);
 
   function typed(which = isTyped) {
@@ -34,6 +38,7 @@
     if (!now || now.form !== form()) {
       now = { form: form(), claim: claim(), loaded: text(typed(isOutput)), saved: text(typed()), sent: false };
       now.changed = Boolean($("#changes")?.dataset.changed);
+      now.lost = Boolean($("#lost"));
     }
     return now;
   }
@@ -43,86 +48,226 @@
     return text(typed(isOutput)) !== review().loaded || review().changed;
   }
 
-  /* --- draft and heartbeat ------------------------------------------------------------------------ */
+  /* --- draft and heartbeat: one save at a time, so that none overtakes a later one ---------------------- */
 
-  let saving = null;
+  let saving = null; // a timer
+  let waitingSince = 0;
+  let busy = null; // what is on its way
+  let failed = 0;
+
+  const dirty = () => Boolean(now && form() && text(typed()) !== now.saved);
+
+  function later(after = SAVE_AFTER) {
+    clearTimeout(saving);
+    if (!waitingSince) waitingSince = Date.now();
+    saving = setTimeout(save, Math.max(0, Math.min(after, waitingSince + SAVE_WHILE_TYPING - Date.now())));
+  }
 
   function save() {
     const current = review();
-    if (!current || current.sent || !current.claim) return;
+    if (!current || current.sent || !current.claim || busy) return;
     clearTimeout(saving);
+    waitingSince = 0;
     const fields = typed();
-    const before = current.saved;
-    current.saved = text(fields);
+    busy = { review: current, text: text(fields) };
     window.htmx
       .ajax("PUT", current.claim, { target: "#lease", swap: "outerHTML", values: Object.fromEntries(fields) })
-      .catch(() => { current.saved = before; });
+      .catch(() => {}); // told by htmx:afterRequest
+  }
+
+  // A save came back, or did not arrive (status 0).
+  function saved(status) {
+    const { review: current, text: sent } = busy;
+    busy = null;
+    if ((status >= 200 && status < 300) || status === 409) {
+      current.saved = sent;
+      current.lost ||= status === 409;
+      if (failed) announce("The connection is back. Your draft is saved.");
+      failed = 0;
+      offline(null);
+      if (current === now && dirty() && !current.lost) later();
+    } else if (status !== 422 && status !== 413) {
+      offline(status === 401 ? "signed out" : "away");
+      clearTimeout(saving);
+      saving = setTimeout(again, AGAIN[Math.min(failed++, AGAIN.length - 1)]);
+    }
+  }
+
+  async function again() {
+    if (await renewed()) save();
+    else saving = setTimeout(again, AGAIN[Math.min(failed++, AGAIN.length - 1)]);
+  }
+
+  // Whoever signed in again, here or in another tab, has a new token; without it nothing would be taken.
+  async function renewed() {
+    try {
+      const answer = await fetch("/login", { headers: { "X-Polling": "1" } });
+      const page = await answer.text();
+      const token = page.match(/name="csrf-token" content="([^"<>]+)"/);
+      if (!token || !page.includes('action="/logout"')) {
+        offline(answer.ok ? "signed out" : "away");
+        return false;
+      }
+      $('meta[name="csrf-token"]').content = token[1];
+      for (const field of all("input[name=csrf_token]")) field.value = token[1];
+      return true;
+    } catch {
+      offline("away");
+      return false;
+    }
+  }
+
+  // Tells at once what keeps a draft from being saved; what is typed stays where it is meanwhile.
+  function offline(why) {
+    const place = $("#offline");
+    if (!place || place.dataset.why === (why || "")) return;
+    place.dataset.why = why || "";
+    place.hidden = !why;
+    place.replaceChildren();
+    if (why === "signed out") {
+      const link = document.createElement("a");
+      link.href = "/login";
+      link.target = "_blank";
+      link.textContent = "Sign in in another tab";
+      place.append("You are signed out. ", link, "; what you typed stays here and is saved then.");
+    } else if (why) {
+      place.textContent = "The server cannot be reached. Go on: what you type is sent when it is back.";
+    }
   }
 
   function leave() {
     const current = now;
-    if (!current || current.sent || !form() || text(typed()) === current.saved) return;
+    if (!current || current.sent || !dirty()) return;
     const body = new URLSearchParams(typed());
+    const before = current.saved;
     current.saved = text(typed());
     fetch(current.claim, {
       method: "PUT", body, headers: { "X-CSRFToken": window.rq.csrf() },
       keepalive: body.toString().length < KEEPALIVE_LIMIT,
-    }).catch(() => { current.saved = ""; });
+    }).then((answer) => { if (!answer.ok && answer.status !== 409) current.saved = before; }, () => { current.saved = before; });
   }
 
-  document.addEventListener("visibilitychange", () => { if (document.hidden) leave(); });
+  // Whether somebody else has it now: a look, which keeps nothing and renews nothing.
+  function look() {
+    const current = review();
+    if (!current || current.sent || current.lost || busy || document.hidden || !$("#lost-place")) return;
+    window.htmx
+      .ajax("GET", `${current.claim}/lease`, { target: "#lost-place", swap: "innerHTML", headers: { "X-Polling": "1" } })
+      .catch(() => {});
+  }
+
+  document.addEventListener("visibilitychange", () => { if (document.hidden) leave(); else look(); });
   window.addEventListener("pagehide", leave);
+  window.addEventListener("offline", () => { if (review()) offline("away"); });
+  window.addEventListener("online", () => { if (review()) { clearTimeout(saving); failed ||= 1; again(); } });
   setInterval(save, HEARTBEAT);
+  setInterval(look, LOOK);
+
+  const isSave = (detail) => busy && detail.requestConfig?.verb === "put";
+  const isLook = (detail) => detail.requestConfig?.path?.endsWith("/lease");
+
+  // Being signed out must not lead away from what was typed: the answer to a save would.
+  document.addEventListener("htmx:beforeOnLoad", (event) => {
+    const status = event.detail.xhr.status;
+    if ((isSave(event.detail) || isLook(event.detail)) && [400, 401, 403, 503].includes(status)) event.preventDefault();
+  });
+  document.addEventListener("htmx:afterRequest", (event) => {
+    const { detail } = event;
+    const status = detail.xhr?.status || 0;
+    if (isSave(detail)) saved(status === 400 || status === 403 ? 401 : status);
+    else if (isLook(detail) && !busy && [0, 401].includes(status)) save();
+  });
 
   /* --- changes while typing ------------------------------------------------------------------------ */
 
   let showing = null;
 
-  document.addEventListener("input", (event) => {
-    if (!event.target.form || event.target.form !== form()) return;
-    clearTimeout(saving);
-    saving = setTimeout(save, SAVE_AFTER);
-    if (!isOutput(event.target.name)) return;
+  function typedNow(name) {
+    later();
+    if (!isOutput(name)) return;
     clearTimeout(showing);
     showing = setTimeout(() => { if ($("#changes")) window.htmx.trigger("#changes", "changed-by-hand"); }, CHANGES_AFTER);
-  });
+  }
+
+  for (const kind of ["input", "change"]) {
+    document.addEventListener(kind, (event) => {
+      if (event.target.form && event.target.form === form() && event.target.name) typedNow(event.target.name);
+    });
+  }
 
   /* --- verdicts -------------------------------------------------------------------------------------- */
 
-  let rejecting = false;
+  let wanted = ""; // the verdict that waits for its reason
 
-  function toReason(verdict) {
-    const reason = $("[name=reason]", form());
-    reason.focus();
-    reason.scrollIntoView({ block: "center" });
+  function choose(verdict) {
+    wanted = verdict;
+    const dialog = $("#why");
+    for (const step of all("[data-step]", dialog)) step.hidden = step.dataset.step !== "reason";
+    $("#why-title").textContent = verdict === "reject" ? "Why reject it?" : "Why change it?";
+    if (!dialog.open) dialog.show();
+    $("[data-choose]", dialog)?.focus();
     say(`Choose a reason, then Ctrl+Enter to ${verdict}.`);
   }
 
+  function stopChoosing() {
+    const dialog = $("#why");
+    if (dialog?.open) dialog.close();
+  }
+
+  // A reason, then a cause, and the verdict goes: each one key.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-choose]");
+    if (!button || !form()) return;
+    const field = $(`[name=${button.dataset.choose}]`, form());
+    field.value = button.dataset.value;
+    typedNow(field.name);
+    const cause = $('#why [data-step="cause"]');
+    if (button.dataset.choose === "reason" && $("[data-choose=cause]", cause)) {
+      for (const step of all("#why [data-step]")) step.hidden = step !== cause;
+      $("#why-title").textContent = `Because of “${button.dataset.value}”. Where did the fault lie?`;
+      $("[data-choose]", cause).focus();
+      return;
+    }
+    stopChoosing();
+    const verdict = $(`button[name=verdict][value=${wanted}]`, form());
+    if (verdict && form().hasAttribute("data-ready")) form().requestSubmit(verdict);
+  });
+
+  function open() {
+    for (const fold of all("details.care:not([open])")) fold.open = true;
+  }
+
   function toEditor() {
-    $("[data-key='2']", form())?.focus();
-    say("Change the output, choose a reason, then Ctrl+Enter.");
+    open();
+    const first = $("#editor [data-first]");
+    const field = first ? $("input:not([type=hidden]), select, textarea", first) : $("#editor [data-key]");
+    (field || $("#editor textarea"))?.focus();
+    say("Change the output, then Ctrl+Enter.");
   }
 
   // Says what a verdict still lacks instead of sending it in vain; the server says the same without script.
   function lacking(verdict) {
     const reason = $("[name=reason]", form()).value;
     if (verdict === "approve" && changed()) return () => say("You have changed the output: press Edit to release your version.");
+    if (verdict === "approve" && $("details.care:not([open]) .content")) return () => say("Open the output before you approve it.");
     if (verdict === "edit" && !changed()) return toEditor;
-    if (verdict !== "approve" && !reason) return () => toReason(verdict);
+    if (verdict !== "approve" && !reason) return () => choose(verdict);
     return null;
   }
 
   document.addEventListener("submit", (event) => {
-    if (event.target !== form() || event.submitter?.formAction.endsWith("/changes")) return;
+    const address = event.submitter?.hasAttribute("formaction") ? event.submitter.formAction : "";
+    if (event.target !== form() || address.endsWith("/changes") || address.endsWith("/shape")) return;
     const verdict = event.submitter?.value || "";
-    rejecting = verdict === "reject";
     const instead = review().sent ? () => {} : verdict && lacking(verdict);
+    wanted = verdict === "reject" || instead ? verdict : "";
     if (instead) {
       event.preventDefault();
       event.stopImmediatePropagation();
       instead();
       return;
     }
+    stopChoosing();
     review().sent = true;
     review().verdict = verdict;
     clearTimeout(saving);
@@ -140,13 +285,14 @@
     if (!now || event.detail.elt !== now.form || !now.form.isConnected) return;
     now.sent = false;
     now.form.setAttribute("data-ready", "");
+    if (!event.detail.xhr?.status) { offline("away"); failed ||= 1; later(); }
   });
 
   // Ctrl+Enter presses the button marked as default: the verdict that fits what was done.
   document.addEventListener("keydown", (event) => {
     if (!(event.ctrlKey || event.metaKey) || event.key !== "Enter" || !form()) return;
     const reason = $("[name=reason]", form()).value;
-    const verdict = rejecting ? "reject" : changed() ? "edit" : reason ? "" : "approve";
+    const verdict = wanted === "reject" ? "reject" : changed() ? "edit" : reason ? "" : "approve";
     for (const button of all("button[name=verdict]", form())) {
       button.toggleAttribute("data-default", button.value === verdict);
     }
@@ -156,15 +302,21 @@
     }
   }, true);
 
+  // The key of Edit and the fold's key reach what is folded, too.
+  document.addEventListener("focus", (event) => { if (event.target.matches?.("[data-first]")) toEditor(); }, true);
+  document.addEventListener("click", (event) => { if (event.target.closest?.(".typed[data-first]") === event.target) toEditor(); });
+
   /* --- small forms beside the verdict ------------------------------------------------------------------ */
 
   document.addEventListener("toggle", (event) => {
+    if (event.target.matches?.("details.care") && event.target.open) open();
     if (event.target.matches?.("details.aside") && event.target.open) $("input:not([type=hidden]), select, textarea", event.target)?.focus();
   }, true);
 
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
-    rejecting = false;
+    wanted = "";
+    stopChoosing();
     for (const aside of all("details.aside[open]")) {
       aside.open = false;
       $("summary", aside).focus();
@@ -205,6 +357,7 @@
     tick();
     review();
     if (!$("#lost")) return;
+    if (now) now.lost = true;
     for (const button of all("button[name=verdict]")) button.disabled = true;
   }
 
@@ -216,9 +369,13 @@
 
   // The next item came without a new page: keys must find nothing focused, and readers begin at its top.
   document.addEventListener("htmx:afterSettle", (event) => {
-    if (event.target === document.body || event.target.id === "main") $("#main").focus({ preventScroll: true });
+    if (event.target !== document.body && event.target.id !== "main") return;
+    $("#main").focus({ preventScroll: true });
+    window.scrollTo(0, 0);
+    if (form()) announce(`Next item: ${form().dataset.title}.`);
   });
 
   document.addEventListener("htmx:afterSwap", wake);
+  window.rqReview = Object.freeze({ typedNow, changed });
   wake();
 })();

@@ -35,6 +35,10 @@ GET    /account                                             >++++++>>
 GET    /account/password                                    >++++++>>
 POST   /account/password                                    >++++++>>
 POST   /account/theme                                       >++++++>>
+GET    /account/work                                        >++++++>>
+POST   /account/keys                                        >++++++>>
+POST   /account/care                                        >++++++>>
+GET    /go                                                  >++++++>>
 POST   /account/sessions/<key>/end                          >000000>>
 GET    /login                                               *********
 POST   /login                                               *********
@@ -63,7 +67,10 @@ GET    /items                                               >xx+++x>>
 GET    /items/<item_id>                                     >+0+++0>>
 GET    /claims/<token>                                      >+000x0>>
 PUT    /claims/<token>                                      >+000x0>>
+GET    /claims/<token>/lease                                >+000x0>>
 POST   /claims/<token>/changes                              >+000x0>>
+POST   /claims/<token>/shape                                >+000x0>>
+POST   /claims/<token>/comment                              >+000x0>>
 POST   /claims/<token>/decision                             >+000x0>>
 POST   /claims/<token>/escalation                           >+000x0>>
 POST   /claims/<token>/skip                                 >+000x0>>
@@ -71,6 +78,7 @@ POST   /claims/<token>/release                              >+000x0>>
 POST   /queues/<project>/<queue>/claims                     >+0++x0>>
 POST   /items/<item_id>/claims                              >+0++x0>>
 POST   /items/<item_id>/overrides                           >xx++xx>>
+POST   /items/<item_id>/assignment                          >xx++xx>>
 POST   /decisions/<decision_id>/undo                        >+0xxx0>>
 
 GET    /examples                                            >++++++>>

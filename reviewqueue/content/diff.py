@@ -27,12 +27,12 @@ _CJK_MARKS = "\u3099\u309a\ufe00-\ufe0f\U000e0100-\U000e01ef"
 _THAI, _THAI_MARKS = "\u0e00-\u0eff", "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece"
 # Scripts without spaces go by character, marks kept with their letter. A word is whatever else is no
 # ASCII or general punctuation: \w would cut Hindi at every vowel sign. Joiners (200C, 200D) stay inside.
-_WORDS = re.compile(
+WORDS = re.compile(
     rf"\n|[^\S\n]+|[{_CJK}][{_CJK_MARKS}]*|[{_THAI}][{_THAI_MARKS}]*"
     rf"|[^\s\x00-/:-@\[-`{{-\x7f\u2000-\u200b\u200e-\u206f\u3000-\u3004\u3008-\u3020{_CJK}{_THAI}]+|.",
     re.DOTALL,
 )
-_SENTENCES = re.compile("[^\n.!?。！？]*[\n.!?。！？]+|[^\n.!?。！？]+")
+SENTENCES = re.compile("[^\n.!?。！？]*[\n.!?。！？]+|[^\n.!?。！？]+")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def words(before: str, after: str) -> list[Op]:
     """
     if before == after:
         return [Op("equal", before, after)] if before else []
-    return _joined(list(_aligned(before, after, [_WORDS, _SENTENCES, _WORDS])))
+    return _joined(list(_aligned(before, after, [WORDS, SENTENCES, WORDS])))
 
 
 def to_markup(ops: Sequence[Op]) -> Markup:
@@ -112,7 +112,7 @@ def _aligned(before: str, after: str, sizes: list[re.Pattern[str]]) -> Iterator[
     if len(changed) * len(changed_to) > MAX_PAIRS:
         yield from _aligned("".join(changed), "".join(changed_to), sizes[1:])
     else:
-        yield from _steps(changed, changed_to, sizes[1:] if sizes[0] is _SENTENCES else [])
+        yield from _steps(changed, changed_to, sizes[1:] if sizes[0] is SENTENCES else [])
     yield from _equal(ours[len(ours) - tail :])
 
 

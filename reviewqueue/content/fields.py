@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import unquote
 
 from reviewqueue.content.diff import same
 from reviewqueue.content.fits import check, strict_json
@@ -19,8 +20,19 @@ from reviewqueue.content.schema import check_schema
 from reviewqueue.content.show import pretty_json
 from reviewqueue.errors import Invalid
 
-__all__ = ["Field", "check", "check_schema", "from_form", "strict_json", "to_fields"]
+__all__ = [
+    "Field",
+    "check",
+    "check_schema",
+    "field_of",
+    "from_form",
+    "plain_steps",
+    "shape_of",
+    "strict_json",
+    "to_fields",
+]
 
+SHAPE = "shape"  # the hidden field that holds the value after entries came or went
 MAX_FIELDS = 300  # beyond this an output is edited as raw JSON
 
 _CHAT_JSON = re.compile(r'\s*\[\s*\{\s*"(?:role|content)"\s*:')
@@ -41,6 +53,8 @@ class Field:
     choices: tuple[str, ...] = ()
     required: bool = False
     help: str = ""
+    limits: Mapping[str, Any] = field(default_factory=dict)  # by the schema's word: minimum, maxLength …
+    removes: bool = False  # it may be taken out of the output
 
 
 def to_fields(kind: str, schema: Any, output: Any, posted: Mapping[str, str] | None = None) -> list[Field]:
@@ -49,9 +63,9 @@ def to_fields(kind: str, schema: Any, output: Any, posted: Mapping[str, str] | N
     Text kinds and chat (its last assistant turn) have one field `output`, and so has what is too large or
     too plain for typed fields: then it is raw JSON.
     """
-    fields = _fields(kind, schema, output)
     if posted is None:
-        return fields
+        return _fields(kind, schema, output)
+    fields = _fields(kind, schema, shape_of(kind, output, posted))
     return [replace(field, value=posted.get(field.name, field.value)) for field in fields]
 
 
@@ -73,6 +87,17 @@ def from_form(kind: str, schema: Any, shown_output: Any, form: Mapping[str, str]
     return as_typed(text, shown_output)
 
 
+def shape_of(kind: str, output: Any, form: Mapping[str, str]) -> Any:
+    """The value the fields of `form` stand in: `output`, or what it became when entries came or went."""
+    shape = form.get(SHAPE, "")
+    return strict_json(shape) if shape.strip() and kind in ("json", "tool_call") else output
+
+
+def plain_steps(name: str) -> list[str]:
+    """The steps of a field's name, its `output` left out."""
+    return [unquote(step) for step in name.split(".")[1:]]
+
+
 def _fields(kind: str, schema: Any, output: Any) -> list[Field]:
     if kind == "label":
         return [Field("output", "label", "enum", output, _label_choices(schema, output), True)]
@@ -85,10 +110,11 @@ def _fields(kind: str, schema: Any, output: Any) -> list[Field]:
     places = [] if kind == "chat" else places_of(schema, output)
     if not places or len(places) > MAX_FIELDS:
         return [Field("output", "output", "json", pretty_json(output), (), True, "JSON")]
-    return [_field(place) for place in places]
+    return [field_of(place) for place in places]
 
 
 def _from_typed(schema: Any, shown: Any, form: Mapping[str, str]) -> Any:
+    shown = shape_of("json", shown, form)
     places = {place.name: place for place in places_of(schema, shown)}
     _refuse_unknown(form, places.keys())
     by_fields = copy.deepcopy(shown)
@@ -147,10 +173,13 @@ def _refuse_unknown(form: Mapping[str, str], known: Collection[str]) -> None:
             raise Invalid("This field is not part of the output that was shown.", field=name)
 
 
-def _field(place: Place) -> Field:
+def field_of(place: Place) -> Field:
+    """The control that edits one place."""
     steps = [str(step + 1) if isinstance(step, int) else step for step in place.path]
     label = " › ".join(steps)
-    return Field(place.name, label, place.type, place.text, place.choices, place.required, place.help)
+    return Field(
+        place.name, label, place.type, place.text, place.choices, place.required, place.help, place.limits
+    )
 
 
 def _put(output: Any, path: Sequence[str | int], value: Any) -> None:

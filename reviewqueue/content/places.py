@@ -15,6 +15,7 @@ from typing import Any
 
 from reviewqueue.content.diff import same
 from reviewqueue.content.fits import strict_json
+from reviewqueue.content.schema import against
 from reviewqueue.errors import Invalid
 
 LONG = 80  # characters; longer strings get a text area
@@ -23,6 +24,7 @@ _HOPS = 16  # references followed before giving up; a circle ends here
 _PLAIN = {"string", "integer", "number", "boolean"}
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength")
 _SAYS = {"integer": "a whole number", "number": "a number", "json": "JSON", "null": "null, or other JSON"}
 
 
@@ -30,7 +32,7 @@ def places_of(schema: Any, output: Any) -> list[Place]:
     """Every scalar and empty container in `output` and what `schema` knows beside them; [] if it is one."""
     if not isinstance(output, dict | list):
         return []
-    found = list(_places(schema, output, (), _hint(schema, schema)))
+    found = list(_places(schema, output, (), hint_of(schema, schema)))
     return [] if found and not found[0].path else found
 
 
@@ -64,7 +66,7 @@ class Place:
     @cached_property
     def type(self) -> str:
         """What the field asks for, by the schema's word; a value at odds with it is edited as JSON."""
-        value, types = self.value, _types(self.hint)
+        value, types = self.value, types_of(self.hint)
         if self._offered:
             offered = any(same(choice, value) for choice in self._offered.values())
             odd_text = isinstance(value, str) and value not in self._offered
@@ -99,10 +101,16 @@ class Place:
         """The texts to choose from; what the model wrote comes first when it is none of them."""
         choices: tuple[str, ...] = ()
         if self.type == "boolean":
-            choices = ("true", "false", *(("null",) if "null" in _types(self.hint) else ()))
+            choices = ("true", "false", *(("null",) if "null" in types_of(self.hint) else ()))
         elif self.type == "enum":
             choices = tuple(self._offered)
         return choices if not choices or self.text in choices else (self.text, *choices)
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """What the schema asks of the value, as far as a browser can tell while it is being typed."""
+        wanted = {name: self.hint[name] for name in _LIMITS if name in self.hint}
+        return {name: limit for name, limit in wanted.items() if isinstance(limit, int | float)}
 
     @property
     def help(self) -> str:
@@ -121,7 +129,7 @@ class Place:
             if posted not in self._offered:
                 raise Invalid("Choose one of the values offered.", field=self.name)
             return self._offered[posted]
-        if text == "null" and "null" in _types(self.hint):
+        if text == "null" and "null" in types_of(self.hint):
             return None
         if self.type == "boolean":
             if text not in ("true", "false"):
@@ -149,7 +157,7 @@ class Place:
 
     @property
     def _text_or_null(self) -> bool:
-        return self.type == "null" and _types(self.hint) == {"string", "null"}
+        return self.type == "null" and types_of(self.hint) == {"string", "null"}
 
 
 def _places(
@@ -157,6 +165,7 @@ def _places(
 ) -> Iterator[Place]:
     members: list[tuple[str | int, Any]] = []
     known: dict[str, Any] = {}
+    here = narrowed(root, here, value)
     if isinstance(value, dict):
         members = list(value.items())
         known = here["properties"] if isinstance(here.get("properties"), dict) else {}
@@ -166,13 +175,36 @@ def _places(
         yield Place(path, value, True, here, required)
     wanted = here["required"] if isinstance(here.get("required"), list) else []
     for key, inner in members:
-        yield from _places(root, inner, (*path, key), _inner_hint(root, here, key), key in wanted)
+        yield from _places(root, inner, (*path, key), inner_hint(root, here, key), key in wanted)
     for key in known:
         if key not in value:
-            yield Place((*path, key), None, False, _inner_hint(root, here, key), key in wanted)
+            yield Place((*path, key), None, False, inner_hint(root, here, key), key in wanted)
 
 
-def _hint(root: Any, schema: Any, hops: int = _HOPS) -> dict[str, Any]:
+def narrowed(root: Any, here: dict[str, Any], value: Any) -> dict[str, Any]:
+    """`here` with what its `if … then … else` say of an object like `value`."""
+    conditions = [part for part in (here, *(here.get("allOf") or ())) if isinstance(part, dict)]
+    if not isinstance(value, dict) or len(conditions) > _HOPS:
+        return here
+    for part in conditions:
+        chosen: Any = part if part is not here and "if" not in part else None
+        if "if" in part:
+            named = {"$defs": root.get("$defs", {}), "allOf": [part["if"]]}
+            chosen = part.get("else") if against(named, value) else part.get("then")
+        chosen = hint_of(root, chosen)
+        if not isinstance(chosen.get("properties"), dict):
+            continue
+        known = here["properties"] if isinstance(here.get("properties"), dict) else {}
+        both = {
+            name: {**hint_of(root, known.get(name)), **hint_of(root, said)}
+            for name, said in chosen["properties"].items()
+        }
+        wanted = [*(here.get("required") or ()), *(chosen.get("required") or ())]
+        here = {**here, "properties": {**known, **both}, "required": wanted}
+    return here
+
+
+def hint_of(root: Any, schema: Any, hops: int = _HOPS) -> dict[str, Any]:
     """`schema` with local references followed and a "this or null" choice folded into `type`; else {}."""
     for left in range(hops, 0, -1):
         if not isinstance(schema, dict):
@@ -190,25 +222,25 @@ def _hint(root: Any, schema: Any, hops: int = _HOPS) -> dict[str, Any]:
         if len(others) != 1 or len(branches) == 1 or not isinstance(others[0], dict):
             return {key: value for key, value in schema.items() if key not in ("type", "enum", "const")}
         rest = {key: value for key, value in schema.items() if key not in ("anyOf", "oneOf")}
-        inner = _hint(root, others[0], left - 1)
-        return {**inner, **rest, "type": [*sorted(_types(inner)), "null"]} if _types(inner) else {}
+        inner = hint_of(root, others[0], left - 1)
+        return {**inner, **rest, "type": [*sorted(types_of(inner)), "null"]} if types_of(inner) else {}
     return {}
 
 
-def _inner_hint(root: Any, here: dict[str, Any], step: str | int) -> dict[str, Any]:
+def inner_hint(root: Any, here: dict[str, Any], step: str | int) -> dict[str, Any]:
     """The hint for the member or entry `step` of a place whose own hint is `here`."""
     if isinstance(step, str):
         properties = here.get("properties")
         if isinstance(properties, dict) and step in properties:
-            return _hint(root, properties[step])
-        return _hint(root, here.get("additionalProperties"))
+            return hint_of(root, properties[step])
+        return hint_of(root, here.get("additionalProperties"))
     first = here.get("prefixItems")
     if isinstance(first, list) and step < len(first):
-        return _hint(root, first[step])
-    return _hint(root, here.get("items"))
+        return hint_of(root, first[step])
+    return hint_of(root, here.get("items"))
 
 
-def _types(here: dict[str, Any]) -> set[str]:
+def types_of(here: dict[str, Any]) -> set[str]:
     """The JSON types a hint allows; empty when it does not say."""
     types = here.get("type")
     if isinstance(types, str):

@@ -6,27 +6,23 @@ every refusal shows it again or keeps it with the claim.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 from flask import Blueprint, Response, redirect, request
-from sqlalchemy import select
 from werkzeug.wrappers import Response as AnyResponse
 
 from reviewqueue.content.fits import check
-from reviewqueue.content.hidden import hidden_characters
-from reviewqueue.content.show import as_text, markdown, plain
 from reviewqueue.db import db, now
 from reviewqueue.desk import form as forms
 from reviewqueue.desk import readable, seen
+from reviewqueue.desk.review_pages import editor_part, lost_page, lost_part, place_of, review_page
 from reviewqueue.errors import Conflict, Fault, Invalid, LeaseLost
 from reviewqueue.ids import new_id
-from reviewqueue.models import Claim, Decision, Item, Project, Queue, Review
-from reviewqueue.people.access import people_of, queue_for
+from reviewqueue.models import Claim, Decision, Project, Queue
+from reviewqueue.people.access import queue_for
 from reviewqueue.review import claim as claims
 from reviewqueue.review import decide as decisions
-from reviewqueue.review.queues import RANKS, history
 from reviewqueue.web import actor, notice, right, show
 
 pages = Blueprint("review", __name__)
@@ -40,7 +36,7 @@ def claim_from(project: str, queue: str) -> AnyResponse:
     claimed = claims.claim_next(actor(), found)
     if claimed is not None:
         return redirect(f"/claims/{claimed.token}", 303)
-    return show("desk/nothing.html", **_place(found), undo=seen.undoable(actor()))
+    return show("desk/nothing.html", **place_of(found), undo=seen.undoable(actor()))
 
 
 @pages.post("/items/<item_id>/claims")
@@ -65,9 +61,9 @@ def review(token: str) -> AnyResponse:
     if _taken_unopened(claim):
         return _next(review.queue_id)
     if review.claim_token != token or review.state != "wanted":
-        return _lost(token, None)
+        return lost_page(token, None)
     typed = claim.draft if "fresh" not in request.args else None
-    return _page(claim, review, item, typed=typed, restored=bool(typed))
+    return review_page(claim, review, item, typed=typed, restored=bool(typed))
 
 
 @pages.put("/claims/<token>")
@@ -82,11 +78,18 @@ def keep(token: str) -> AnyResponse:
     try:
         until = claims.renew(actor(), token, draft)
     except LeaseLost as lost:
-        kept = _kept(token, draft)
-        answer = show("desk/_lost.html", "desk/_lost.html", 409, message=lost.message, kept=kept, item=item)
-        answer.headers["HX-Retarget"], answer.headers["HX-Reswap"] = "#lost-place", "innerHTML"
-        return answer
+        return lost_part(token, draft, lost.message)
     return show("desk/_lease.html", "desk/_lease.html", until=until, saved=draft is not None)
+
+
+@pages.get("/claims/<token>/lease")
+@right("review")
+def lease(token: str) -> AnyResponse:
+    """Whether the review is still the asker's: nothing when it is, else who has it. Renews nothing."""
+    claim, review, _ = claims.open_claim(actor(), token)
+    if review.claim_token == token and review.state == "wanted":
+        return Response(status=204)
+    return lost_part(token, None, claims.why_lost(db.session(), actor(), claim))
 
 
 @pages.post("/claims/<token>/changes")
@@ -104,9 +107,25 @@ def changes(token: str) -> AnyResponse:
     except Invalid as error:
         faults = error.errors
     if not request.headers.get("HX-Request"):
-        return _page(claim, review, item, typed=forms.draft_of(request.form), faults=faults)
+        return review_page(claim, review, item, typed=forms.draft_of(request.form), faults=faults)
     form = forms.fill(project, item, forms.draft_of(request.form), faults)
     return show("desk/_changes.html", "desk/_changes.html", changes=changed, form=form, claim=claim)
+
+
+@pages.post("/claims/<token>/shape")
+@right("review")
+def reshape(token: str) -> AnyResponse:
+    """The form with an entry of a list or a member of an object more or less; nothing is kept or decided."""
+    claim, review, item = claims.open_claim(actor(), token)
+    project = db.session.get_one(Project, item.project_id)
+    typed, faults = forms.draft_of(request.form) or {}, list[Fault]()
+    try:
+        typed = forms.reshape(project, item, typed, request.form.get("do", ""))
+    except Invalid as error:
+        faults = error.errors
+    if request.headers.get("HX-Request"):
+        return editor_part(claim, project, item, typed, faults)
+    return review_page(claim, review, item, typed=typed, faults=faults)
 
 
 @pages.post("/claims/<token>/decision")
@@ -126,10 +145,11 @@ def decide(token: str) -> AnyResponse:
     except (Invalid, Conflict) as error:
         # A form with faults is shown again, not kept: a page opened anew must not begin with what cannot be.
         if isinstance(error, Invalid) and _save(token, None):
-            return _here(_page(claim, review, item, typed=draft, faults=error.errors, status=422), token)
+            again = review_page(claim, review, item, typed=draft, faults=error.errors, status=422)
+            return _here(again, token)
         _save(token, draft)
         why = error.message if isinstance(error, Conflict) else None
-        return _here(_lost(token, draft, why), token)
+        return _here(lost_page(token, draft, why), token)
     return _next(queue_id)
 
 
@@ -140,11 +160,12 @@ def skip(token: str) -> AnyResponse:
     claim, review, item = claims.open_claim(actor(), token)
     queue_id = review.queue_id
     try:
-        claims.skip(actor(), token, request.form.get("reason"), forms.until_of(request.form.get("until", "")))
+        at, zone = request.form.get("until_at") or request.form.get("until", ""), request.form.get("zone", "")
+        claims.skip(actor(), token, request.form.get("reason"), forms.until_of(at, zone))
     except Invalid as error:
-        return _page(claim, review, item, aside=error.errors, status=422)
+        return review_page(claim, review, item, aside=error.errors, status=422)
     except LeaseLost:
-        return _lost(token, None)
+        return lost_page(token, None)
     notice("Skipped. It is not offered to you again for a while.")
     return _next(queue_id)
 
@@ -171,9 +192,9 @@ def escalate(token: str) -> AnyResponse:
             actor(), token, request.form.get("queue", ""), request.form.get("note")
         )  # fmt: skip
     except Invalid as error:
-        return _page(claim, review, item, aside=error.errors, status=422)
+        return review_page(claim, review, item, aside=error.errors, status=422)
     except LeaseLost:
-        return _lost(token, None)
+        return lost_page(token, None)
     notice(f"Passed on to {moved.name}.")
     return _next(queue_id)
 
@@ -208,87 +229,6 @@ def _here(answer: Response, token: str) -> Response:
     return answer
 
 
-def _page(
-    claim: Claim,
-    review: Review,
-    item: Item,
-    *,
-    typed: Mapping[str, str] | None = None,
-    faults: Sequence[Fault] = (),
-    aside: Sequence[Fault] = (),
-    restored: bool = False,
-    status: int = 200,
-) -> Response:
-    """The review page. `faults` are of the decision form, `aside` of skipping and passing on."""
-    queue = db.session.get_one(Queue, review.queue_id)
-    project = db.session.get_one(Project, review.project_id)
-    form = forms.fill(project, item, typed, faults)
-    given = seen.others(actor(), review)
-    hints = review.hints or {"similar": [], "hidden": _hidden(item)}
-    elsewhere = select(Queue.name).where(Queue.project_id == project.id, Queue.id != queue.id)
-    return show(
-        "desk/review.html",
-        status=status,
-        claim=claim, review=review, item=item, project=project, queue=queue,
-        decision_id=request.form.get("decision_id") or new_id("dec"),
-        form=form, restored=restored, draft_at=claim.draft_at,
-        priority=RANKS[review.rank], why=seen.why(item, review.purpose),
-        output=readable.readable(item.output, project.kind), asked=readable.readable(item.input),
-        passages=readable.passages(item.context),
-        alternatives=readable.alternatives(item.output, item.samples),
-        changes=_changed(project, item, typed), guidelines=markdown(project.guidelines),
-        trace=readable.leads_to((item.trace or {}).get("url")),
-        hints=hints, plain=plain, given=given, names=people_of(one.given_by for one in given),
-        said=[readable.changes(project.kind, item.output, one.output) if one.output is not None else None
-              for one in given],
-        notes=[turn for turn in history(review.id) if turn.ended == "escalated"],
-        queues=db.session.scalars(elsewhere.order_by(Queue.name)).all(), snoozes=forms.SNOOZES,
-        aside={fault["pointer"]: fault["message"] for fault in aside}, asides=request.form,
-        undo=seen.undoable(actor()),
-    )  # fmt: skip
-
-
-def _hidden(item: Item) -> list[dict[str, Any]]:
-    """The hints on the output of an item that is not prepared yet."""
-    return [
-        {"where": "output", "name": char.name, "codepoint": char.codepoint, "count": char.count}
-        for char in hidden_characters(as_text(item.output))
-        if not char.in_place
-    ]
-
-
-def _changed(project: Project, item: Item, typed: Mapping[str, str] | None) -> readable.Changes | None:
-    try:
-        return readable.changes(project.kind, item.output, forms.output_of(project, item, typed or {}))
-    except Invalid:
-        return None
-
-
-def _lost(token: str, typed: Mapping[str, str] | None, message: str | None = None) -> Response:
-    """Who has the review now and what was decided, with what was typed kept to be copied."""
-    claim, review, item = claims.open_claim(actor(), token)
-    decided = review.state == "given"
-    return show(
-        "desk/lost.html", "desk/_lost.html", 409, item=item, kept=_kept(token, typed),
-        message=message or claims.why_lost(db.session(), actor(), claim),
-        decided=review if decided and not seen.trail(actor(), item).open else None,
-        names=people_of([review.given_by]), undo=seen.undoable(actor()),
-        **_place(db.session.get_one(Queue, review.queue_id)),
-    )  # fmt: skip
-
-
-def _kept(token: str, typed: Mapping[str, str] | None) -> str:
-    """What was typed, as one text to copy: the output or its fields, then the note."""
-    claim, _, item = claims.open_claim(actor(), token)
-    typed = typed or claim.draft or {}
-    project = db.session.get_one(Project, item.project_id)
-    try:
-        parts = [as_text(forms.output_of(project, item, typed))]
-    except Invalid:
-        parts = [text for name, text in typed.items() if name.startswith("output")]
-    return "\n\n".join(part for part in [*parts, typed.get("note", "")] if part)
-
-
 def _next(queue_id: str) -> AnyResponse:
     """To what the reviewer holds in this queue already, else to the best next review, else to the queue.
 
@@ -311,10 +251,6 @@ def _taken_unopened(claim: Claim) -> bool:
     return taken is not None and taken < claim.claimed_at + claims.LEASE
 
 
-def _place(queue: Queue) -> dict[str, Any]:
-    return {"queue": queue, "project": db.session.get_one(Project, queue.project_id)}
-
-
 def _address(queue_id: str) -> str:
-    place = _place(db.session.get_one(Queue, queue_id))
+    place = place_of(db.session.get_one(Queue, queue_id))
     return f"/queues/{place['project'].name}/{place['queue'].name}"

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from reviewqueue.content.diff import same
-from reviewqueue.content.fields import Field, from_form, to_fields
+from reviewqueue.content.fields import SHAPE, Field, from_form, shape_of, to_fields
+from reviewqueue.content.shape import Group, reshaped, tree_of
 from reviewqueue.content.show import as_text, pretty_json
 from reviewqueue.db import now
 from reviewqueue.errors import Fault, Invalid
@@ -27,9 +28,14 @@ REMARKS = ("reason", "cause", "note")
 
 @dataclass(frozen=True)
 class Form:
-    """Everything the form shows. `raw` is the JSON of the output when it has typed fields beside it."""
+    """Everything the form shows. `raw` is the JSON of the output when it has typed fields beside it.
+
+    `shape` is the value the fields stand in once entries came or went, `tree` the fields in their groups.
+    """
 
     fields: Sequence[Field]
+    tree: Group | None
+    shape: str | None
     raw: str | None
     raw_changed: bool
     top: Sequence[str]  # labels that the model itself came up with, its own first
@@ -46,8 +52,12 @@ def fill(
     """The form over the item's output, holding what was `typed`, with each fault beside its field."""
     plain = {name: _newlines(text) for name, text in (typed or {}).items()}
     typed = _as_fields(project, item, plain)
+    try:
+        base = shape_of(project.kind, item.output, typed)
+    except Invalid:
+        typed, base = {name: text for name, text in typed.items() if name != SHAPE}, item.output
     fields = to_fields(project.kind, project.schema, item.output, typed)
-    pretty = pretty_json(item.output)
+    pretty = pretty_json(base)
     beside = any(one.name != "output" for one in fields)
     raw = typed.get("output") or pretty
     named = {one.name for one in fields} | set(REMARKS) | {"output", "verdict"}
@@ -57,6 +67,8 @@ def fill(
             by_field.setdefault(fault["pointer"], fault["message"])
     return Form(
         fields=fields,
+        tree=tree_of(project.schema, base, typed) if beside else None,
+        shape=None if same(base, item.output) else pretty,
         raw=raw if beside else None,
         raw_changed=beside and raw != pretty,
         top=_top_labels(item, fields) if project.kind == "label" else (),
@@ -70,6 +82,13 @@ def fill(
             if fault["pointer"] not in named
         ],
     )
+
+
+def reshape(project: Project, item: Item, typed: Mapping[str, str], wish: str) -> dict[str, str]:
+    """What was `typed`, with one entry of the output more or less (`add NAME`, `remove NAME`)."""
+    output = reshaped(project.schema, output_of(project, item, typed), wish)
+    kept = {name: text for name, text in typed.items() if name in REMARKS}
+    return kept | {SHAPE: pretty_json(output)}
 
 
 def draft_of(form: Mapping[str, str]) -> dict[str, str] | None:
@@ -109,8 +128,11 @@ def outcome(project: Project, item: Item, verdict: str, form: Mapping[str, str])
     return None
 
 
-def until_of(text: str) -> datetime | None:
-    """A time to be offered the review again: "+4h" from now, or RFC 3339 (UTC when it names no zone)."""
+def until_of(text: str, zone: str = "") -> datetime | None:
+    """A time to be offered the review again: "+4h" from now, or RFC 3339.
+
+    One without a zone is in the reader's: `zone` minutes west of UTC, as browsers count, else UTC itself.
+    """
     text = text.strip()
     if not text:
         return None
@@ -121,11 +143,14 @@ def until_of(text: str) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise Invalid("Choose a time such as 2026-11-20T14:00Z.", field="until") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment.tzinfo:
+        return moment
+    west = int(zone) if re.fullmatch(r"-?\d{1,3}", zone, re.ASCII) else 0
+    return moment.replace(tzinfo=UTC) + timedelta(minutes=west)
 
 
 def _is_output(name: str) -> bool:
-    return name == "output" or name.startswith("output.")
+    return name in ("output", SHAPE) or name.startswith("output.")
 
 
 def _is_ours(name: str) -> bool:
@@ -140,7 +165,7 @@ def _as_fields(project: Project, item: Item, typed: dict[str, str]) -> dict[str,
     """A correction that was kept as one text (a verdict taken back) in the fields that edit it."""
     if project.kind not in ("chat", "json", "tool_call") or "output" not in typed:
         return typed
-    if any(name.startswith("output.") for name in typed):
+    if SHAPE in typed or any(name.startswith("output.") for name in typed):
         return typed
     try:
         output = output_of(project, item, typed)
@@ -148,6 +173,8 @@ def _as_fields(project: Project, item: Item, typed: dict[str, str]) -> dict[str,
         return typed
     before = to_fields(project.kind, project.schema, item.output)
     after = to_fields(project.kind, project.schema, output)
+    if project.kind != "chat" and [one.name for one in before] != [one.name for one in after]:
+        return reshape(project, item, typed, "")
     if [one.name for one in before] != [one.name for one in after]:
         return typed
     rest = {name: text for name, text in typed.items() if name != "output"}
@@ -156,5 +183,16 @@ def _as_fields(project: Project, item: Item, typed: dict[str, str]) -> dict[str,
 
 def _top_labels(item: Item, fields: Sequence[Field]) -> list[str]:
     offered = fields[0].choices
-    answers = [as_text(item.output), *(as_text(sample) for sample in item.samples or ())]
+    answers = [as_text(item.output), *(as_text(sample) for sample in item.samples or ()), *_ranked(item)]
     return [label for label in dict.fromkeys(answers) if label in offered]
+
+
+def _ranked(item: Item) -> list[str]:
+    """Labels the backend listed in its metadata, as it ordered them: texts, or objects that name one."""
+    found: list[str] = []
+    for name in ("alternatives", "candidates", "top_labels"):
+        listed = (item.details or {}).get(name)
+        for one in listed if isinstance(listed, list) else ():
+            label = one.get("label") or one.get("name") if isinstance(one, dict) else one
+            found += [label] if isinstance(label, str) else []
+    return found

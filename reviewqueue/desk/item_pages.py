@@ -22,6 +22,7 @@ from reviewqueue.ledger import reading
 from reviewqueue.models import Item, Project, Queue
 from reviewqueue.people.access import item_for, may, people_of
 from reviewqueue.review import settle
+from reviewqueue.review.comment import comments_on
 from reviewqueue.web import actor, notice, right, show
 
 pages = Blueprint("items", __name__)
@@ -65,6 +66,8 @@ def _page(
     told = reading.trail(item.id) if may(actor(), "read_audit") else []
     people = {one.given_by for one in trail.reviews} | {one.claimed_by for one in trail.reviews}
     people |= {one.decided_by for one in trail.decisions} | {one.entry.actor for one in told}
+    comments = comments_on(item.id) if not trail.open else []
+    people |= {one.person_id for one in comments}
     queues = db.session.execute(select(Queue.id, Queue.name).where(Queue.project_id == project.id))
     return show(
         "desk/item.html",
@@ -81,7 +84,7 @@ def _page(
         trace=readable.leads_to((item.trace or {}).get("url")),
         sent=sent, told=told,
         learned=seen.learned(item) if may(actor(), "read_examples") and trail.told else [],
-        names=people_of(people), queues={row.id: row.name for row in queues},
+        comments=comments, names=people_of(people), queues={row.id: row.name for row in queues},
         overridable=may(actor(), "override") and item.status in OVERRIDABLE,
         form=forms.fill(project, item, typed, faults), refused=bool(faults), decision_id=new_id("dec"),
         verdict=request.form.get("verdict", ""), undo=seen.undoable(actor()),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -20,6 +20,10 @@ from reviewqueue.content.show import as_text, clip, json_tree, markdown, outside
 
 TOLD_ARGUMENTS = 8  # more would be no sentence any more
 TOLD_VALUE = 60  # characters of each
+LONG = 1_500  # characters of a comparison from which what is kept folds
+AROUND, FOLDED = 160, 240  # characters left open beside a change; fewer are never folded
+
+_LED = ("messages", "conversation", "turns", "history")  # where an input keeps what was said before
 
 _COLUMN = re.compile(r"\S {3,}\S")
 
@@ -81,11 +85,28 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A stretch of a compared text: kept, folded (kept and long) or changed; a change has a number."""
+
+    kind: str
+    text: Markup
+    number: int = 0
+    at: float = 0.0  # where it begins and how long it is, in per cent of the text: for the map
+    size: float = 0.0
+
+
+@dataclass(frozen=True)
 class Changes:
     """What an edit changed: word by word for texts, place by place for JSON."""
 
     words: Markup | None = None
     places: tuple[Place, ...] = ()
+    pieces: tuple[Piece, ...] = ()  # of a long text: what is kept folds, and a map leads to the changes
+
+    @property
+    def marks(self) -> list[Piece]:
+        """The changes of a long text, for its map."""
+        return [piece for piece in self.pieces if piece.kind == "changed"]
 
     def __bool__(self) -> bool:
         return self.words is not None or bool(self.places)
@@ -99,6 +120,10 @@ def readable(value: Any, kind: str = "") -> Shown:
     raw = plain(pretty_json(value))
     if _is_conversation(value):
         return Shown(raw, turns=tuple(_turn(turn["role"], turn["content"]) for turn in value))
+    if not kind and (said := _led_here(value)):
+        rest = {name: inner for name, inner in value.items() if inner is not said[0]} if said[1] else {}
+        turns = tuple(_turn(turn["role"], _said(turn)) for turn in said[0])
+        return Shown(raw, rich=json_tree(rest) if rest else None, turns=turns)
     if kind == "tool_call" and isinstance(value, dict) and isinstance(value.get("arguments"), dict):
         return Shown(raw, rich=json_tree(value["arguments"]), sentence=call_sentence(value))
     return Shown(raw, rich=json_tree(value))
@@ -120,16 +145,16 @@ def call_sentence(call: dict[str, Any]) -> Markup:
     return Markup("It would call <b>{}</b> with {}.").format(name, joined)
 
 
-def passages(context: Any) -> list[Passage]:
-    """The retrieved passages of an item, as they were submitted."""
+def passages(context: Any, texts: Sequence[Markup] = ()) -> list[Passage]:
+    """The retrieved passages of an item, as they were submitted; `texts` are theirs with places marked."""
     found = []
-    for entry in context or ():
+    for at, entry in enumerate(context or ()):
         address = entry.get("url")
         score = entry.get("score")
         found.append(
             Passage(
                 title=plain(clip(entry.get("title") or "Untitled passage", 200)),
-                text=plain(entry.get("text") or ""),
+                text=texts[at] if texts else plain(entry.get("text") or ""),
                 address=plain(address) if address else None,
                 leads=leads_to(address),
                 score=score if isinstance(score, int | float) else None,
@@ -162,7 +187,31 @@ def changes(kind: str, before: Any, after: Any) -> Changes:
         return Changes(places=tuple(_places(before, after)))
     if kind == "chat":
         before, after = _changed_turn(before, after)
-    return Changes(words=diff.to_markup(diff.words(as_text(before), as_text(after))))
+    steps = diff.words(as_text(before), as_text(after))
+    long = sum(len(step.after or step.before) for step in steps) > LONG
+    return Changes(words=diff.to_markup(steps), pieces=tuple(_pieces(steps)) if long else ())
+
+
+def _pieces(steps: list[diff.Op]) -> Iterator[Piece]:
+    """A long comparison in pieces; of a long stretch that is kept only its ends stay open."""
+    whole = sum(len(step.after or step.before) for step in steps)
+    at = number = 0
+    for place, step in enumerate(steps):
+        size = len(step.after or step.before)
+        if step.kind != "equal":
+            number += 1
+            text = diff.to_markup([step])
+            yield Piece("changed", text, number, round(100 * at / whole, 2), round(100 * size / whole, 2))
+        else:
+            head = AROUND if place else 0
+            tail = AROUND if place < len(steps) - 1 else 0
+            if size <= head + tail + FOLDED:
+                head, tail = size, 0
+            yield Piece("kept", plain(step.after[:head]))
+            if head + tail < size:
+                yield Piece("folded", plain(step.after[head : size - tail]), size - head - tail)
+                yield Piece("kept", plain(step.after[size - tail :] if tail else ""))
+        at += size
 
 
 def line(value: Any, limit: int = 140) -> Markup:
@@ -212,6 +261,32 @@ def _is_conversation(value: Any) -> bool:
             for turn in value
         )
     )
+
+
+def _led_here(value: Any) -> tuple[list[Any], bool] | None:
+    """The turns of a conversation as backends send it, and whether they stand inside something larger."""
+    inside = isinstance(value, dict)
+    found = [value] if not inside else [value[name] for name in _LED if name in value]
+    for turns in found:
+        shaped = isinstance(turns, list) and bool(turns)
+        if shaped and all(isinstance(turn, dict) and isinstance(turn.get("role"), str) for turn in turns):
+            return turns, inside
+    return None
+
+
+def _said(turn: dict[str, Any]) -> str:
+    """Everything a turn says but its role: its text, parts of text joined, the rest as JSON."""
+    content = turn.get("content")
+    if isinstance(content, list) and all(
+        isinstance(part, dict) and isinstance(part.get("text"), str) and part.keys() <= {"type", "text"}
+        for part in content
+    ):
+        content = "\n".join(part["text"] for part in content)
+    rest = {
+        name: inner for name, inner in turn.items() if name not in ("role", "content") and inner is not None
+    }
+    told = [as_text(content)] if content is not None else []
+    return "\n".join([*told, *([pretty_json(rest)] if rest else [])])
 
 
 def _told(value: Any) -> str:

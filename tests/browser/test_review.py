@@ -112,7 +112,7 @@ def test_edit_shows_the_changes_while_typing(page: Any, make: Make, seen: list[s
     expect(page.locator("#changes del")).to_have_text("Monday")
     expect(page.locator("#changes ins")).to_have_text("Friday")
     page.keyboard.press("Control+Enter")  # no reason yet
-    expect(page.locator("select[name=reason]")).to_be_focused()
+    expect(page.locator("#why")).to_be_visible()
     page.select_option("select[name=reason]", "wrong fact")
     page.keyboard.press("Control+Enter")
     page.wait_for_url(f"**{QUEUE}")
@@ -127,7 +127,7 @@ def test_reject_asks_for_the_reason_first(page: Any, make: Make) -> None:
     sign_in(page, make, make.person("ada"))
     claim(page)
     page.keyboard.press("3")
-    expect(page.locator("select[name=reason]")).to_be_focused()
+    expect(page.locator("#why")).to_be_visible()
     assert decision_of(item) is None
     page.select_option("select[name=reason]", "tone")
     page.fill("textarea[name=note] >> nth=0", "Too curt.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import json
+
 import pytest
 
 from reviewqueue.desk import form as forms
@@ -58,10 +60,19 @@ def test_fill_puts_a_whole_correction_into_its_fields() -> None:
 
 def test_fill_keeps_raw_json_that_no_field_can_show() -> None:
     project, item = pair("json")
-    for raw in ('{"total": 1, "extra": [1, 2]}', "{not json"):
-        form = forms.fill(project, item, {"output": raw})
-        assert form.raw == raw
-        assert form.raw_changed
+    form = forms.fill(project, item, {"output": "{not json"})
+    assert form.raw == "{not json"
+    assert form.raw_changed
+
+
+def test_fill_gives_a_correction_of_another_shape_its_own_fields() -> None:
+    project, item = pair("json")
+    corrected = {"total": 1, "extra": [1, 2]}
+    form = forms.fill(project, item, {"output": json.dumps(corrected), "note": "n"})
+    fields = {field.name: field.value for field in form.fields}
+    assert fields == {"output.total": "1", "output.extra.0": "1", "output.extra.1": "2"}
+    assert (form.raw_changed, form.note) == (False, "n")
+    assert forms.output_of(project, item, fields | {"shape": form.shape or ""}) == corrected
 
 
 def test_fill_puts_the_models_own_labels_first() -> None:
