@@ -15,9 +15,10 @@ from sqlalchemy.orm import Session
 
 from reviewqueue.background import ring
 from reviewqueue.db import after_commit, db, now, transaction
-from reviewqueue.delivery.turns import note
+from reviewqueue.delivery.turns import facts
 from reviewqueue.errors import Conflict, Missing
 from reviewqueue.ids import first_id
+from reviewqueue.ledger.record import record_all
 from reviewqueue.models import Delivery, Endpoint, Item
 from reviewqueue.people.access import Actor, require
 
@@ -116,7 +117,7 @@ def _again(session: Session, ids: list[str], actor: Actor) -> int:
     resting = update(Endpoint).where(Endpoint.backend_id.in_(asked), Endpoint.probe_wait > 0)
     session.execute(resting.values(rest_until=None).execution_options(synchronize_session=False))
     told = select(*_TOLD).join(Item, Item.id == Delivery.item_id)
-    for row in session.execute(told.where(Delivery.id.in_(won)).order_by(Delivery.id)).all():
-        note(row, "replayed", actor.id)
+    rows = session.execute(told.where(Delivery.id.in_(won)).order_by(Delivery.id)).all()
+    record_all("delivery", [facts(row, "replayed", actor.id) for row in rows])
     after_commit(lambda: ring("deliver"))
     return len(won)

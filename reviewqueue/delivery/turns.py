@@ -19,7 +19,7 @@ from reviewqueue.delivery import breaker
 from reviewqueue.delivery.breaker import Health
 from reviewqueue.delivery.callback import Outcome
 from reviewqueue.delivery.taking import Turn, asked, take
-from reviewqueue.ledger.record import record
+from reviewqueue.ledger.record import record_all
 from reviewqueue.models import Attempt, Delivery, Item
 from reviewqueue.people.access import SYSTEM
 
@@ -72,27 +72,22 @@ def turn_over(done: Sequence[Done], room: int, *, idle: bool, suspects: bool) ->
         connection = session.connection()
         ended = _finish(connection, done) if done else []
         turns, poison = take(connection, room, idle, suspects) if room > 0 else ([], [])
-        for row, outcome in ended + _give_up(connection, poison):
-            note(row, outcome)
+        record_all("delivery", [facts(row, how) for row, how in ended + _give_up(connection, poison)])
     return turns
 
 
-def note(row: Any, outcome: str, actor: str = SYSTEM.id) -> None:
-    """Record the end or the replay of the delivery in `row`, in the caller's transaction."""
-    record(
-        "delivery",
-        {
-            "event": row.id,
-            "endpoint": row.backend_id,
-            "outcome": outcome,
-            "attempts": row.attempts,
-            "item": row.item_id,
-        },
-        item_id=row.item_id,
-        decision_id=row.decision_id,
-        project_id=row.project_id,
-        actor=actor,
-    )
+def facts(row: Any, outcome: str, actor: str = SYSTEM.id) -> dict[str, Any]:
+    """What the ledger says of the end or the replay of the delivery in `row`."""
+    return {
+        "event": row.id,
+        "endpoint": row.backend_id,
+        "outcome": outcome,
+        "attempts": row.attempts,
+        "item": row.item_id,
+        "decision": row.decision_id,
+        "project": row.project_id,
+        "actor": actor,
+    }
 
 
 def _finish(connection: Connection, done: Sequence[Done]) -> list[tuple[Any, str]]:

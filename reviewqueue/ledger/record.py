@@ -7,13 +7,13 @@ every append; it must never be repaired by code.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from sqlalchemy import Table, insert, select, update
+from sqlalchemy import Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
@@ -30,7 +30,18 @@ _HEAD = cast(Table, LedgerHead.__table__)
 # PostgreSQL waits here for whoever appends; on SQLite BEGIN IMMEDIATE already did.
 HEAD = select(_HEAD).where(_HEAD.c.id == 1).with_for_update()
 
+# Built once: every decision runs them.
+_ENTRY = insert(cast(Table, LedgerEntry.__table__))
+_PART = insert(cast(Table, LedgerPart.__table__))
+_MOVE = (
+    update(_HEAD)
+    .where(_HEAD.c.id == 1)
+    .values({name: bindparam(name) for name in ("size", "last_leaf", "last_time", "frontier")})
+)
+_LAST = select(LedgerEntry.seq, LedgerEntry.leaf).order_by(LedgerEntry.seq.desc()).limit(1)
+
 _Salted = Mapping[str, tuple[bytes, bytes]]
+_Said = tuple[Mapping[str, Any], _Salted]
 
 
 @dataclass(frozen=True)
@@ -58,16 +69,27 @@ def record(
     fields item, decision, project and actor. Raises RuntimeError outside a transaction, ValueError for a
     field the type does not have, Busy when the ledger cannot take an entry now.
     """
-    session = joined()
     indexed = {"item": item_id, "decision": decision_id, "project": project_id, "actor": actor}
     said = _merge(type, fields, indexed)
-    salted = _salt(parts or {})
+    return _record(type, [(said, _salt(parts or {}))])[0]
+
+
+def record_all(type: str, many: Sequence[Mapping[str, Any]]) -> list[Recorded]:
+    """Append an entry of `type` for each of `many`, which are fields without parts; else as `record`.
+
+    The head is locked, looked at and moved once for all of them.
+    """
+    return _record(type, [(_merge(type, fields, {}), {}) for fields in many]) if many else []
+
+
+def _record(type: str, many: Sequence[_Said]) -> list[Recorded]:
+    session = joined()
     session.flush()
     head = _lock_head(session)
     if head["size"] == 0:
-        _append(session, head, CREATED, {"key": canonical.key_id(current().key("ledger"))}, {})
+        _append(session, head, CREATED, [({"key": canonical.key_id(current().key("ledger"))}, {})])
         head = _lock_head(session)
-    return _append(session, head, type, said, salted)
+    return _append(session, head, type, many)
 
 
 def _merge(type: str, fields: Mapping[str, Any], indexed: Mapping[str, str | None]) -> dict[str, Any]:
@@ -95,16 +117,16 @@ def _salt(parts: Mapping[str, bytes | str]) -> _Salted:
 
 def _lock_head(session: Session) -> dict[str, Any]:
     """The head, locked until the transaction ends, and known to agree with the last entry."""
+    connection = session.connection()
     try:
-        row = session.execute(HEAD).mappings().one_or_none()
+        row = connection.execute(HEAD).mappings().one_or_none()
         if row is None:
             _begin(session)
-            row = session.execute(HEAD).mappings().one()
+            row = connection.execute(HEAD).mappings().one()
     except OperationalError as error:
         raise Busy("the ledger is taking too many entries at once", "ledger_busy") from error
     head = dict(row)
-    newest = select(LedgerEntry.seq, LedgerEntry.leaf).order_by(LedgerEntry.seq.desc()).limit(1)
-    last = session.execute(newest).one_or_none()
+    last = connection.execute(_LAST).one_or_none()
     expected = (last.seq + 1, last.leaf) if last is not None else (0, canonical.genesis(head["origin"]))
     if expected != (head["size"], head["last_leaf"]) or len(head["frontier"]) != expected[0].bit_count():
         raise Busy(
@@ -124,39 +146,33 @@ def _begin(session: Session) -> None:
     session.execute(dialect.insert(LedgerHead).values(**head, frontier=[]).on_conflict_do_nothing())
 
 
-def _append(
-    session: Session, head: Mapping[str, Any], type: str, said: Mapping[str, Any], salted: _Salted
-) -> Recorded:
-    seq, time, key = head["size"], max(now(), head["last_time"]), current().key("ledger")
-    body: dict[str, Any] = {
-        part: canonical.commitment(salt, part, data) for part, (salt, data) in salted.items()
-    }
-    body |= {"v": VERSION, "log": head["origin"], "seq": seq, "prev": head["last_leaf"]}
-    data = canonical.encode(body | {"time": stamp(time), "type": type} | dict(said))
-    leaf = canonical.leaf_hash(data)
-    entry = {
-        "seq": seq,
-        "prev": head["last_leaf"],
-        "leaf": leaf.hex(),
-        "body": data,
-        "mac": canonical.mac(key, leaf),
-        "mac_key_id": canonical.key_id(key),
-        "type": type,
-        "time": time,
-    } | {column: said.get(field) for field, column in INDEXED.items()}
-    rows = [{"seq": seq, "part": part, "salt": s, "payload": p} for part, (s, p) in salted.items()]
-    frontier = canonical.grow([bytes.fromhex(node) for node in head["frontier"]], seq, leaf)
-    end = {
-        "size": seq + 1,
-        "last_leaf": leaf.hex(),
-        "last_time": time,
-        "frontier": [n.hex() for n in frontier],
-    }
+def _append(session: Session, head: Mapping[str, Any], type: str, many: Sequence[_Said]) -> list[Recorded]:
+    key, recorded, entries, rows = current().key("ledger"), [], [], []
+    size, last, time = head["size"], head["last_leaf"], max(now(), head["last_time"])
+    frontier = [bytes.fromhex(node) for node in head["frontier"]]
+    for said, salted in many:
+        body: dict[str, Any] = {
+            part: canonical.commitment(salt, part, data) for part, (salt, data) in salted.items()
+        }
+        body |= {"v": VERSION, "log": head["origin"], "seq": size, "prev": last}
+        data = canonical.encode(body | {"time": stamp(time), "type": type} | dict(said))
+        leaf = canonical.leaf_hash(data)
+        entry = {
+            "seq": size, "prev": last, "leaf": leaf.hex(), "body": data, "mac": canonical.mac(key, leaf),
+            "mac_key_id": canonical.key_id(key), "type": type, "time": time,
+        }  # fmt: skip
+        entries.append(entry | {column: said.get(field) for field, column in INDEXED.items()})
+        rows += [{"seq": size, "part": part, "salt": s, "payload": p} for part, (s, p) in salted.items()]
+        recorded.append(Recorded(size, leaf.hex(), time))
+        frontier = canonical.grow(frontier, size, leaf)
+        size, last = size + 1, leaf.hex()
+    end = {"size": size, "last_leaf": last, "last_time": time, "frontier": [node.hex() for node in frontier]}
+    connection = session.connection()
     try:
-        session.execute(insert(LedgerEntry).values(**entry))
+        connection.execute(_ENTRY, entries)
         if rows:
-            session.execute(insert(LedgerPart).values(rows))
+            connection.execute(_PART, rows)
     except IntegrityError as error:
         raise Busy("another writer appended to the ledger at the same moment", "ledger_forked") from error
-    session.execute(update(_HEAD).where(_HEAD.c.id == 1).values(**end))
-    return Recorded(seq, leaf.hex(), time)
+    connection.execute(_MOVE, end)
+    return recorded
