@@ -122,6 +122,15 @@ def _away_file() -> Path:
     return current().data_dir / "redis-away"
 
 
+def redis_time() -> datetime | None:
+    """What time it is by Redis' clock, in UTC; None when it cannot say."""
+    try:
+        seconds, micro = _client().time()
+    except (RedisError, OSError):
+        return None
+    return datetime.fromtimestamp(seconds + micro / 1e6, UTC)
+
+
 def starts(name: str) -> bytes | None:
     """Changes whenever a worker begins job `name`; None when Redis cannot say."""
     try:

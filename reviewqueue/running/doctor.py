@@ -10,6 +10,7 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,13 +18,14 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from reviewqueue import create_base, schema
-from reviewqueue.background import redis_answers
+from reviewqueue import create_base, disk, schema
+from reviewqueue.background import redis_answers, redis_time
 from reviewqueue.config import KEY_NAMES, ConfigError, Settings, load_key
-from reviewqueue.db import db
+from reviewqueue.db import db, now
 from reviewqueue.running.startup import unsafe
 
 SAFE_SQLITE = (3, 51, 3)  # before it, a checkpoint while somebody writes may lose committed pages
+CLOCK_SECONDS = 5
 _REMOTE = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "ceph", "glusterfs")
 
 
@@ -53,13 +55,20 @@ def examine(environ: Mapping[str, str]) -> list[Finding]:
         settings = Settings.load(environ)
     except ConfigError as refusal:
         return [error("settings", str(refusal), "correct this setting")]
-    found = [finding for look in (_folder, _keys, _address, _allowed) for finding in look(settings)]
+    found = list(_debug(environ))
+    found += [finding for look in (_folder, _keys, _address, _allowed) for finding in look(settings)]
     if any(finding.id.startswith("key-") for finding in found):
         return found  # nothing opens without its keys
     with create_base(settings).app_context():
+        found += _disk()
         found += _redis(settings)
         found += _database(settings)
     return found
+
+
+def _debug(environ: Mapping[str, str]) -> Iterator[Finding]:
+    if environ.get("FLASK_DEBUG", "").lower() not in ("", "0", "false", "no"):
+        yield error("debug", "FLASK_DEBUG is on: errors show what was sent", "unset FLASK_DEBUG")
 
 
 def _folder(settings: Settings) -> Iterator[Finding]:
@@ -70,6 +79,16 @@ def _folder(settings: Settings) -> Iterator[Finding]:
         )
     elif stat.S_IMODE(folder.stat().st_mode) & 0o077:
         yield warning("data-folder-open", f"{folder} can be read by others", f"chmod 700 {folder}")
+
+
+def _disk() -> Iterator[Finding]:
+    try:
+        spare = disk.spare()
+    except OSError:
+        return  # a folder that is not there has been named
+    if spare < 2:
+        said = "is full: nothing new is taken" if spare < 1 else "is nearly full"
+        yield (error if spare < 1 else warning)("disk", f"the disk {said}", "make room")
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
@@ -109,12 +128,20 @@ def _allowed(settings: Settings) -> Iterator[Finding]:
 
 def _redis(settings: Settings) -> Iterator[Finding]:
     parts = urlsplit(settings.redis_url)
-    if parts.scheme == "redis" and not parts.password:
+    if parts.scheme in ("redis", "rediss") and not parts.password:
         yield warning("redis-password", "Redis is reached without a password", "set one, and use rediss://")
+    yield from _clock("Redis", redis_time())
     if not redis_answers():
         yield warning(
             "redis", "Redis does not answer; the relay does the work, slower", "start it, or set REDIS_URL"
         )
+
+
+def _clock(other: str, theirs: datetime | None) -> Iterator[Finding]:
+    off = abs((now() - theirs).total_seconds()) if theirs is not None else 0.0
+    if off > CLOCK_SECONDS:
+        said = f"this machine's clock and that of {other} are {off:.0f} s apart"
+        yield error("clock", said, "run a time service (chrony, systemd-timesyncd) on both")
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
@@ -160,6 +187,7 @@ def _file_system(path: Path) -> str:
 
 
 def _postgresql(connection: Connection) -> Iterator[Finding]:
+    yield from _clock("PostgreSQL", connection.exec_driver_sql("SELECT clock_timestamp()").scalar())
     if connection.exec_driver_sql("SELECT rolsuper FROM pg_roles WHERE rolname = current_user").scalar():
         yield warning("database-superuser", "we connect as a superuser", "connect as a role of its own")
     for name in unsafe(connection):
