@@ -26,6 +26,7 @@ from reviewqueue.people.access import Actor, require
 
 PAGE = 50
 COUNTED = 1_000  # beyond this a list has "1,000+"
+FEW = 2_000  # matches in a queue that are looked up one by one
 MOST_HOURS = 100_000
 
 # What a list of a queue can be asked for by everybody who sees the queue, and by overseers besides.
@@ -128,15 +129,21 @@ def within(asked: Question, queue: Queue) -> list[ColumnElement[bool]]:
     only: list[ColumnElement[bool]] = []
     if asked.item:
         only.append(Review.item_id == asked.item)
+    told = [*asked.ranges]
     if asked.words or asked.equal or asked.flag:
-        code = _code("queue", queue.id)
-        told = [*_facts(asked), f"waits_{code or 0}"]
         index, number = words.index()
-        matching = select(number).select_from(index).where(words.holds(asked.words, told, said=False))
-        only.append(Review.item_number.in_(matching))
-    if asked.ranges:
-        card = select(Card.number).where(Card.number == Review.item_number, *asked.ranges)
-        only.append(card.exists())
+        here = f"waits_{_code('queue', queue.id) or 0}"
+        held = words.holds(asked.words, [*_facts(asked), here], said=False)
+        matching = select(number).select_from(index).where(held)
+        few = db.session.scalars(matching.limit(FEW + 1)).all()
+        if len(few) <= FEW:
+            only.append(Review.item_number.in_(few))
+        elif asked.words or asked.flag:
+            only.append(Review.item_number.in_(matching))
+        else:
+            told += _same(asked)  # so many that the queue's own order soon comes to a page of them
+    if told:
+        only.append(select(Card.number).where(Card.number == Review.item_number, *told).exists())
     return only
 
 
@@ -150,7 +157,7 @@ def _numbers(asked: Question) -> Select[Any]:
     """The numbers of the items asked for, in no order."""
     if asked.item:
         return select(Item.number).where(Item.id == asked.item)
-    only = [*(getattr(Card, name) == code for name, code in asked.equal.items()), *asked.ranges]
+    only = [*_same(asked), *asked.ranges]
     if asked.nothing:
         only.append(false())
     if not asked.words and not asked.flag:
@@ -158,6 +165,10 @@ def _numbers(asked: Question) -> Select[Any]:
     index, number = words.index()
     query = select(number).select_from(index).where(words.holds(asked.words, _facts(asked), said=True))
     return query.join(Card, Card.number == number).where(*only) if asked.ranges or asked.nothing else query
+
+
+def _same(asked: Question) -> list[ColumnElement[bool]]:
+    return [getattr(Card, name) == code for name, code in asked.equal.items()]
 
 
 def _key(asked: Question) -> Any:

@@ -17,20 +17,19 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Select,
-    Text,
     and_,
     case,
-    cast,
     func,
     literal_column,
     or_,
     select,
     tuple_,
 )
+from sqlalchemy.orm import aliased
 
 from reviewqueue.db import db, dumps, now, stamp
 from reviewqueue.errors import Invalid
-from reviewqueue.models import Claim, Item, Project, Queue, Review
+from reviewqueue.models import Claim, Item, Person, Project, Queue, Review
 from reviewqueue.models.review import PRIORITIES
 from reviewqueue.people.access import Actor, people_of, queue_for, require, visible_queues
 
@@ -92,7 +91,6 @@ class Filters:
     priority: str | None = None
     age: int | None = None  # waiting for at least so many hours
     overdue: bool = False
-    reason: str | None = None  # a code as `reasons_told` gives them
     claimed: bool | None = None
     only: Sequence[ColumnElement[bool]] = ()  # what else must hold of Review, such as `finding.find.within`
 
@@ -275,26 +273,16 @@ def _narrowed(filters: Filters, moment: datetime) -> list[ColumnElement[bool]]:
         only.append(Review.created_at <= moment - timedelta(hours=filters.age))
     if filters.overdue:
         only.append(Review.due_at <= moment)
-    if filters.reason:
-        only.append(_here_for(filters.reason))
     if filters.claimed is not None:
-        only.append(~free(moment) if filters.claimed else free(moment))
+        only.append(_held(moment) if filters.claimed else free(moment))
     return [*only, *filters.only]
 
 
-def _here_for(code: str) -> ColumnElement[bool]:
-    def coded(word: str) -> ColumnElement[bool]:
-        return cast(Item.route_reasons, Text).contains(f'"code":{dumps(word)}', autoescape=True)
-
-    asked = Item.route == "review"
-    if code == CHOSEN["code"]:
-        named = (
-            cast(Item.route_reasons, Text).contains(f'"code":"{word}', autoescape=True) for word in _TOLD
-        )
-        return ~and_(asked, or_(*named))
-    if not code.startswith(_TOLD):
-        raise Invalid("A list cannot be narrowed to this reason.", field="reason")
-    return and_(asked, coded(code))
+def _held(moment: datetime) -> ColumnElement[bool]:
+    """Reviews that somebody holds: few, and found through their holders rather than along the queue."""
+    other = aliased(Review)
+    held = (other.claimed_by.in_(select(Person.id)), other.lease_expires_at > moment)
+    return Review.id.in_(select(other.id).where(*held))
 
 
 def _sealed(review: Review, sort: str) -> str:

@@ -12,7 +12,6 @@ from sqlalchemy import select, update
 from reviewqueue.db import db, now, transaction
 from reviewqueue.desk import seen
 from reviewqueue.models import Decision, Item, Review
-from reviewqueue.review import queues
 from reviewqueue.review.claim import claim_item
 from reviewqueue.review.decide import undo
 from reviewqueue.review.settle import override
@@ -44,12 +43,6 @@ def test_why_names_a_rule_that_asked_and_not_one_that_released(make: Any) -> Non
     assert released.status == "released"
     assert seen.why(released) == [seen.NEUTRAL]
     assert seen.why(make.item(project, risk=0.95)) == ['Rule "a lawyer" holds.']
-    rows = queues.page(
-        make.person("ada"), project.name, "main", queues.Filters(reason="rule:plain thanks")
-    ).rows
-    assert rows == []
-    rows = queues.page(make.person("ada"), project.name, "main", queues.Filters(reason="policy")).rows
-    assert [row.item.id for row in rows] == [released.id]
 
 
 def test_trail_keeps_verdicts_back_while_a_seat_is_wanted(make: Any) -> None:

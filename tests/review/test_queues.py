@@ -131,11 +131,9 @@ def test_page_is_narrowed_by_each_filter(make: Any) -> None:
         ({"age": 4}, {old.id}),
         ({"overdue": True}, {late.id}),
         ({"only": [Review.item_id == hot.id]}, {hot.id}),
-        ({"reason": "rule:hot"}, {hot.id}),
-        ({"reason": "policy"}, {old.id, late.id}),
         ({"claimed": True}, {late.id}),
         ({"claimed": False}, {old.id, hot.id}),
-        ({"claimed": True, "overdue": True, "reason": "rule:hot"}, set()),
+        ({"claimed": True, "overdue": True, "priority": "urgent"}, set()),
     ]
     for fields, expected in cases:
         assert set(ids(page(ada, project.name, "main", Filters(**fields)).rows)) == expected, fields
@@ -145,8 +143,7 @@ def test_page_is_narrowed_by_each_filter(make: Any) -> None:
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [
-        ({"priority": "soon"}, "priority"), ({"age": -1}, "age"), ({"reason": "control_sample"}, "reason"),
-        ({"reason": "confidence_below"}, "reason"), ({"reason": "passed"}, "reason"),
+        ({"priority": "soon"}, "priority"), ({"age": -1}, "age"),
     ],
 )  # fmt: skip
 def test_page_refuses_a_filter_it_does_not_have(make: Any, fields: dict[str, Any], pointer: str) -> None:
