@@ -10,9 +10,10 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import structlog
 from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
@@ -65,13 +66,28 @@ def init_app(app: Flask) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        # Asked for with every line: whoever redirects standard error later gets the lines too.
-        logger_factory=lambda *_: structlog.WriteLogger(sys.stderr),
+        logger_factory=lambda *_: structlog.WriteLogger(cast(TextIO, _StandardError())),
     )
     app.register_error_handler(Refusal, _refused)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
     app.after_request(_finish)
+
+
+class _StandardError:
+    """Where log lines go. One that cannot be written, on a full disk, is counted: nobody waits for a log."""
+
+    def write(self, line: str) -> int:
+        # Asked for with every line: whoever redirects standard error later gets the lines too.
+        try:
+            return sys.stderr.write(line)
+        except OSError:
+            metrics.LOG_LINES_DROPPED.inc()
+            return 0
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
 
 
 def app() -> Flask:
@@ -146,7 +162,8 @@ def _http(error: HTTPException) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     if isinstance(error, (OperationalError, PoolTimeout)):
-        full = "full" in str(error.__cause__ or "").lower()
+        cause = error.__cause__
+        full = "full" in str(cause or "").lower() or getattr(cause, "sqlstate", None) == "53100"
         log.error("database.refused", error=type(error).__name__, full=full, **_context())
         said = "The storage is full." if full else "The database is busy."
         return _answer(503, said, "storage_full" if full else "busy", None, {"Retry-After": "2"})
@@ -166,8 +183,8 @@ def _answer(
 ) -> Response:
     if for_programs():
         return problem(status, detail=message, code=code, errors=errors, headers=headers)
-    values = {
     metrics.REFUSALS.labels(code or HTTPStatus(status).phrase.lower().replace(" ", "_")).inc()
+    values = {
         "status": status, "title": TITLES.get(status, HTTPStatus(status).phrase), "message": message,
         "errors": errors, "request_id": g.get("request_id"),
     }  # fmt: skip
@@ -227,9 +244,9 @@ def _finish(response: Response) -> Response:
         metrics.REQUESTS.labels(
             request.method if request.method in METHODS else "other", response.status_code
         ).inc()
-        metrics.SECONDS.labels("api" if for_programs() else "page").observe(seconds)
         if response.status_code == 409 and request.path.startswith("/claims/"):
             metrics.LEASE_CONFLICTS.inc()
+        metrics.SECONDS.labels("api" if for_programs() else "page").observe(seconds)
         log.info("request", status=response.status_code, ms=round(seconds * 1000), **_context())
     return response
 

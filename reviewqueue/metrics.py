@@ -51,6 +51,7 @@ SECONDS = Histogram(
 )
 TURNED_AWAY = Counter("reviewqueue_turned_away", "Requests answered without being read", ("status",))
 REFUSALS = Counter("reviewqueue_refusals", "Requests refused, by the code of the refusal", ("code",))
+LOG_LINES_DROPPED = Counter("reviewqueue_log_lines_dropped", "Log lines that could not be written")
 LEASE_CONFLICTS = Counter("reviewqueue_lease_conflicts", "Answers that a claim is no longer in force")
 HINTS_DROPPED = Counter("reviewqueue_hints_dropped", "Rings that Redis did not take", ("job",))
 
