@@ -1,4 +1,4 @@
-# make run · make demo · make test · make lint · make migration
+# make run · make demo · make test · make soak · make lint · make migration
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,12 +9,13 @@ OLD = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11 python; do \
 	command -v $$each >/dev/null 2>&1 && $$each -c '$(OLD)' 2>/dev/null && echo $$each && break; done)
 
-.PHONY: help run demo test lint format browser migration
+.PHONY: help run demo test soak lint format parts migration
 
 help:
 	@echo "make run    install what is needed and start everything on this machine"
 	@echo "make demo   the same with sample projects, accounts and a receiver of callbacks"
 	@echo "make test   run every check and test"
+	@echo "make soak   run the fault suite in the promised size, for hours"
 
 run: $(VENV)/installed
 	@$(BIN)/python app.py
@@ -22,8 +23,12 @@ run: $(VENV)/installed
 demo: $(VENV)/installed
 	@$(BIN)/python app.py --demo
 
-test: $(VENV)/installed-dev lint browser
+test: $(VENV)/installed-dev lint parts
 	@$(BIN)/python -m pytest --numprocesses 2 $(TESTS)
+
+# The fault suite in the size that is promised: hours. A part of it: make soak SOAK=tests/fire/test_disk.py
+soak: $(VENV)/installed-dev parts
+	@tests/fire/soak $(SOAK)
 
 lint: $(VENV)/installed-dev
 	@$(BIN)/ruff check .
@@ -34,9 +39,9 @@ format: $(VENV)/installed-dev
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-# A browser for the tests. Where it cannot be installed they name what they left out.
-browser: $(VENV)/installed-dev
-	@command -v chromium >/dev/null 2>&1 || tests/install-browser || true
+# Programs for the tests. Where they cannot be installed the tests name what they left out.
+parts: $(VENV)/installed-dev
+	@tests/install-parts || true
 
 # The initial migration anew from the models; only until the first release.
 migration:

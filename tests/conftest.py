@@ -57,7 +57,7 @@ def need(part: Callable[[], Any]) -> Any:
         return part()
     except servers.MissingPart as missing:
         message = f"{servers.MISSING} {missing}"
-        if os.environ.get("CI") == "true":
+        if os.environ.get("CI") == "true" and not isinstance(missing, servers.NotAllowed):
             pytest.fail(message, pytrace=False)
         pytest.skip(message)
 

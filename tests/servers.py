@@ -34,6 +34,10 @@ class MissingPart(Exception):
     """A program the tests need is not installed; the message says which and how to get it."""
 
 
+class NotAllowed(MissingPart):
+    """What a test needs is kept from it by the system; nothing that is installed would help."""
+
+
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
@@ -265,7 +269,7 @@ def strace() -> str:
     if found is None:
         raise MissingPart("strace (apt-get install strace)")
     if subprocess.run([found, "-qq", "-o", os.devnull, "true"], capture_output=True).returncode:
-        raise MissingPart("a system on which strace may trace")
+        raise NotAllowed("the right to trace a process")
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from reviewqueue import web
+from reviewqueue import metrics, web
 from reviewqueue.answers import CSP, HEADERS
 from reviewqueue.errors import Busy, Conflict, Forbidden, Invalid, Missing
 from tests.make import Make
@@ -150,3 +150,16 @@ def test_the_log_has_one_line_a_request_without_tokens(
     entry = json.loads(lines[-1])
     assert (entry["event"], entry["route"], entry["status"]) == ("request", "/login/link/<token>", 303)
     assert path.rpartition("/")[2] not in "".join(lines)
+
+
+def test_a_log_that_cannot_be_written_stops_nobody(client, monkeypatch):
+    class Full:
+        def write(self, _line=""):
+            raise OSError(28, "No space left on device")
+
+        flush = write
+
+    before = metrics.LOG_LINES_DROPPED._value.get()
+    monkeypatch.setattr("sys.stderr", Full())
+    assert client().get("/healthz").status_code == 200
+    assert metrics.LOG_LINES_DROPPED._value.get() > before

@@ -78,6 +78,8 @@ class Deployment:
                 if httpx.get(f"{url or self.url}/healthz", timeout=2).status_code == 200:
                     return
             except httpx.TransportError:
+                if self.started and all(process.poll() is not None for process in self.started):
+                    break
                 time.sleep(0.05)
         raise AssertionError(f"nothing answers at {url or self.url}: {self.tail()}")
 
