@@ -35,7 +35,7 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('number', name=op.f('pk_card'))
     )
     with op.batch_alter_table('card', schema=None) as batch_op:
-        batch_op.create_index('ix_card_alike', ['alike', 'number'], unique=False)
+        batch_op.create_index('ix_card_alike', ['alike', 'number'], unique=False, postgresql_where=sa.text('due IS NOT NULL'), sqlite_where=sa.text('due IS NOT NULL'))
         batch_op.create_index('ix_card_stale', ['number'], unique=False, postgresql_where=sa.text('stale'), sqlite_where=sa.text('stale'))
 
     op.create_table('facet',
@@ -238,12 +238,10 @@ def upgrade() -> None:
     sa.Column('id', sa.String(length=30), nullable=False),
     sa.Column('person_id', sa.String(length=30), nullable=False),
     sa.Column('queue_id', sa.String(length=30), nullable=False),
-    sa.Column('verdict', sa.String(length=16), nullable=False),
     sa.Column('reason', sa.String(length=200), nullable=True),
     sa.Column('cause', sa.String(length=200), nullable=True),
     sa.Column('note', sa.Text(), nullable=True),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
-    sa.Column('stopped', sa.String(length=200), nullable=True),
     sa.ForeignKeyConstraint(['person_id'], ['person.id'], name=op.f('fk_batch_person_id')),
     sa.ForeignKeyConstraint(['queue_id'], ['queue.id'], name=op.f('fk_batch_queue_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_batch'))
@@ -266,6 +264,7 @@ def upgrade() -> None:
     sa.Column('probe_wait', sa.Integer(), nullable=False),
     sa.Column('rest_until', sa.DateTime(timezone=True), nullable=True),
     sa.Column('draining', sa.Boolean(), nullable=False),
+    sa.Column('slow', sa.Boolean(), nullable=False),
     sa.CheckConstraint("state IN ('unverified', 'active', 'disabled')", name=op.f('ck_endpoint_state')),
     sa.ForeignKeyConstraint(['backend_id'], ['backend.id'], name=op.f('fk_endpoint_backend_id')),
     sa.PrimaryKeyConstraint('backend_id', name=op.f('pk_endpoint'))
@@ -367,10 +366,12 @@ def upgrade() -> None:
     sa.Column('batch_id', sa.String(length=30), nullable=False),
     sa.Column('item_id', sa.String(length=30), nullable=False),
     sa.Column('place', sa.Integer(), nullable=False),
+    sa.Column('verdict', sa.String(length=16), nullable=False),
+    sa.Column('decision_id', sa.String(length=30), nullable=False),
     sa.Column('outcome', sa.String(length=16), nullable=True),
     sa.Column('said', sa.String(length=300), nullable=True),
-    sa.Column('decision_id', sa.String(length=30), nullable=True),
-    sa.CheckConstraint("outcome IN ('decided', 'given', 'left', 'refused', 'undone')", name=op.f('ck_batch_item_outcome')),
+    sa.CheckConstraint("outcome IN ('decided', 'left', 'refused', 'undone')", name=op.f('ck_batch_item_outcome')),
+    sa.CheckConstraint("verdict IN ('approve', 'edit', 'reject')", name=op.f('ck_batch_item_verdict')),
     sa.ForeignKeyConstraint(['batch_id'], ['batch.id'], name=op.f('fk_batch_item_batch_id')),
     sa.ForeignKeyConstraint(['item_id'], ['item.id'], name=op.f('fk_batch_item_item_id')),
     sa.PrimaryKeyConstraint('batch_id', 'item_id', name=op.f('pk_batch_item')),
@@ -721,7 +722,7 @@ def downgrade() -> None:
     op.drop_table('facet')
     with op.batch_alter_table('card', schema=None) as batch_op:
         batch_op.drop_index('ix_card_stale', postgresql_where=sa.text('stale'), sqlite_where=sa.text('stale'))
-        batch_op.drop_index('ix_card_alike')
+        batch_op.drop_index('ix_card_alike', postgresql_where=sa.text('due IS NOT NULL'), sqlite_where=sa.text('due IS NOT NULL'))
 
     op.drop_table('card')
     # ### end Alembic commands ###

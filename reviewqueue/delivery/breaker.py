@@ -28,11 +28,12 @@ DISABLE_ATTEMPTS = 10
 # and does not count as a time in which the receiver failed.
 SILENCE = timedelta(hours=30)
 DRAIN_PER_SECOND = 5
+SLOW = 2.0  # seconds
 
 _E = cast(Table, Endpoint.__table__)
 _KNOWN = (
     "backend_id", "state", "why", "failing_since", "failed_at", "failures", "probe_wait", "rest_until",
-    "draining",
+    "draining", "slow",
 )  # fmt: skip
 _LOCKED = (
     select(*(_E.c[name] for name in _KNOWN))
@@ -60,7 +61,13 @@ class Health:
     probe_wait: int
     rest_until: datetime | None
     draining: bool
+    slow: bool
     changed: bool = False
+
+    def took(self, seconds: float) -> None:
+        """How long the answer took: those who are slow must not keep a job from ending."""
+        if self.slow != (seconds > SLOW):
+            self.slow, self.changed = not self.slow, True
 
     def succeeded(self) -> None:
         """The receiver has something: whatever went wrong before is over."""

@@ -17,7 +17,7 @@ from reviewqueue.delivery.guard import Network
 from reviewqueue.delivery.inside import inside
 from reviewqueue.delivery.message import event_body
 from reviewqueue.delivery.signature import signed_headers
-from reviewqueue.delivery.taking import Turn, asked, rest_of_drain
+from reviewqueue.delivery.taking import May, Secrets, Turn, asked, rest_of_drain
 from reviewqueue.delivery.turns import Done, turn_over
 from reviewqueue.ids import new_id
 from reviewqueue.ledger.record import Recorded
@@ -25,9 +25,9 @@ from reviewqueue.models import Decision, Delivery, Endpoint, Item, Project
 
 POOL = 128  # attempts under way in one process; threads are made when they are needed
 TAKING = 30.0  # seconds; an RQ job ends after 60, and the last attempt may take 20
-# An address that failed last time is only called while its answer can be awaited without keeping this job
+# An address that was slow last time is only called while its answer can be awaited without keeping this job
 # from ending, so that the next one begins at once.
-SUSPECTS = TAKING - DEADLINE
+TAKING_SLOW = TAKING - DEADLINE
 LOOK = 0.05  # seconds between two looks for new work while attempts are under way
 LINGER = 1.0  # seconds a job waits for an address that is told slowly
 
@@ -72,12 +72,12 @@ def deliver_due(limit: int = 10_000) -> int:
     made, started = 0, time.monotonic()
     running: set[Future[Done]] = set()
     done: list[Done] = []
-    alone, deny = False, inside(current())
+    alone, deny, secrets = False, inside(current()), Secrets()
     with ThreadPoolExecutor(POOL, "attempt") as pool:
         while True:
             age = time.monotonic() - started
             room = 0 if age > TAKING or alone else min(POOL - len(running), limit - made)
-            turns = turn_over(done, room, idle=not running, suspects=age < SUSPECTS)
+            turns = turn_over(done, May(room, age < TAKING_SLOW, not running, secrets))
             made += len(turns)
             running |= {pool.submit(_attempt, turn, deny) for turn in turns}
             alone = alone or any(turn.alone for turn in turns)

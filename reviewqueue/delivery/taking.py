@@ -7,6 +7,7 @@ events. What is taken here must be committed before anything is sent.
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -23,6 +24,7 @@ from reviewqueue.people.backends import secrets_of
 LEASE = timedelta(seconds=60)
 # A delivery that ends its worker so often in this time is given up; before the last try it runs alone.
 KILLS, KILLS_WITHIN = 3, timedelta(minutes=5)
+SECRETS_KEPT = 0.5  # seconds
 OPEN_STATES = ("due", "inflight", "parked")
 
 _D, _A, _E = (cast(Table, model.__table__) for model in (Delivery, Attempt, Endpoint))
@@ -61,7 +63,7 @@ _READY = and_(_open(_D), _D.c.next_attempt_at <= _now, _IN_TURN)
 _BUSY = and_(_D.c.state == literal_column("'inflight'"), _D.c.next_attempt_at > _now)
 _ROOM = case((_E.c.probe_wait > 0, 1), else_=IN_FLIGHT)
 # Endpoints that may be called, have something to be told and are not being told enough already.
-_ASKING = select(_E.c.backend_id, _E.c.url, _E.c.failures, _E.c.probe_wait, _E.c.draining).where(
+_ASKING = select(_E.c.backend_id, _E.c.url, _E.c.slow, _E.c.probe_wait, _E.c.draining).where(
     _E.c.state == "active",
     or_(_E.c.rest_until.is_(None), _E.c.rest_until <= _now),
     select(1).where(_D.c.backend_id == _E.c.backend_id, _READY).correlate(_E).exists(),
@@ -113,6 +115,32 @@ _KILL_COUNT = (
 )
 
 
+class Secrets:
+    """The callback secrets of backends, looked up and opened at most twice a second each."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, tuple[str, ...]]] = {}
+
+    def of(self, backend_id: str) -> tuple[str, ...]:
+        """The secrets in force, newest first; one that is revoked is gone within half a second."""
+        until, secrets = self._known.get(backend_id, (0.0, ()))
+        if time.monotonic() >= until:
+            secrets = tuple(secrets_of(backend_id, "callback"))
+            self._known[backend_id] = time.monotonic() + SECRETS_KEPT, secrets
+        return secrets
+
+
+@dataclass(frozen=True)
+class May:
+    """What a process may take now: how many attempts; of addresses that were slow last time; one that may
+    end the process, since nothing else is under way in it."""
+
+    room: int
+    slow: bool
+    alone: bool
+    secrets: Secrets
+
+
 def asked() -> bool:
     """Whether an attempt could be taken now."""
     return bool(db.session.connection().execute(_ASKED, {"now": now()}).scalar())
@@ -124,15 +152,15 @@ def rest_of_drain() -> float | None:
     return None if until is None else (until - now()).total_seconds()
 
 
-def take(connection: Connection, room: int, idle: bool, suspects: bool) -> tuple[list[Turn], list[str]]:
-    """Take at most `room` attempts, as `turn_over` says; also the ids of what is to be given up as poison."""
-    moment = now()
+def take(connection: Connection, may: May) -> tuple[list[Turn], list[str]]:
+    """Take attempts; also the ids of what is to be given up as poison."""
+    moment, room = now(), may.room
     endpoints = list(connection.execute(_LOCKED, {"now": moment}))
     random.shuffle(endpoints)
     turns: list[Turn] = []
     poison: list[str] = []
     for endpoint in endpoints:
-        if room <= len(turns) or (endpoint.failures and not suspects):
+        if room <= len(turns) or (endpoint.slow and not may.slow):
             continue
         here = {"backend": endpoint.backend_id, "now": moment}
         # Counted again, now that nobody else takes for this endpoint.
@@ -143,46 +171,30 @@ def take(connection: Connection, room: int, idle: bool, suspects: bool) -> tuple
         kills = _abandoned(connection, [row.id for row in found if row.state == "inflight"], moment)
         poison += [id for id, count in kills.items() if count >= KILLS]
         risky = [id for id, count in kills.items() if count == KILLS - 1]
-        if risky and idle and not turns:
-            return _begin(connection, endpoint, risky[:1], moment, alone=True), poison
+        if risky and may.alone and not turns:
+            return _begin(connection, endpoint, risky[:1], may.secrets, alone=True), poison
         ids = [row.id for row in found if kills.get(row.id, 0) < KILLS - 1]
         if ids:
-            turns += _begin(connection, endpoint, ids, moment)
+            turns += _begin(connection, endpoint, ids, may.secrets)
         if endpoint.draining:
             _pace(connection, here, len(ids))
     return turns, poison
 
 
 def _begin(
-    connection: Connection, endpoint: Any, ids: list[str], moment: datetime, alone: bool = False
+    connection: Connection, endpoint: Any, ids: list[str], secrets: Secrets, alone: bool = False
 ) -> list[Turn]:
+    moment = now()
     taken = connection.execute(_TAKE, {"ids": ids, "now": moment, "until": moment + LEASE}).all()
-    secrets = tuple(secrets_of(endpoint.backend_id, "callback"))
+    url, keys = endpoint.url, secrets.of(endpoint.backend_id)
     turns = [
-        Turn(
-            row.id,
-            row.backend_id,
-            row.lease,
-            new_id("att"),
-            row.attempts,
-            endpoint.url,
-            row.body,
-            secrets,
-            alone,
-        )
+        Turn(row.id, row.backend_id, row.lease, new_id("att"), row.attempts, url, row.body, keys, alone)
         for row in taken
     ]
     if turns:
-        rows = [
-            {
-                "id": turn.attempt_id,
-                "delivery_id": turn.delivery_id,
-                "number": turn.number,
-                "started_at": moment,
-            }
-            for turn in turns
-        ]
-        connection.execute(_BEGIN, rows)
+        rows = [(turn.attempt_id, turn.delivery_id, turn.number, moment) for turn in turns]
+        names = ("id", "delivery_id", "number", "started_at")
+        connection.execute(_BEGIN, [dict(zip(names, row, strict=True)) for row in rows])
     return turns
 
 

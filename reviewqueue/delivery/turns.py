@@ -18,7 +18,7 @@ from reviewqueue.db import db, now, transaction
 from reviewqueue.delivery import breaker
 from reviewqueue.delivery.breaker import Health
 from reviewqueue.delivery.callback import Outcome
-from reviewqueue.delivery.taking import Turn, asked, take
+from reviewqueue.delivery.taking import May, Turn, asked, take
 from reviewqueue.ledger.record import record_all
 from reviewqueue.models import Attempt, Delivery, Item
 from reviewqueue.people.access import SYSTEM
@@ -59,19 +59,15 @@ _POISON = (
 )
 
 
-def turn_over(done: Sequence[Done], room: int, *, idle: bool, suspects: bool) -> list[Turn]:
-    """Write down what became of these attempts and take at most `room` new ones.
-
-    `idle`: nothing is under way here, so that a delivery which may end this process can be tried alone.
-    `suspects`: also take for addresses whose last attempt failed, which may make us wait.
-    """
-    if not done and (room <= 0 or not asked()):
+def turn_over(done: Sequence[Done], may: May) -> list[Turn]:
+    """Write down what became of these attempts and take new ones."""
+    if not done and (may.room <= 0 or not asked()):
         db.session.rollback()
         return []
     with transaction() as session:
         connection = session.connection()
         ended = _finish(connection, done) if done else []
-        turns, poison = take(connection, room, idle, suspects) if room > 0 else ([], [])
+        turns, poison = take(connection, may) if may.room > 0 else ([], [])
         record_all("delivery", [facts(row, how) for row, how in ended + _give_up(connection, poison)])
     return turns
 
@@ -102,6 +98,7 @@ def _finish(connection: Connection, done: Sequence[Done]) -> list[tuple[Any, str
         tried.append(_result(turn, outcome, mine))
         if not mine:
             continue
+        endpoints[turn.backend_id].took(outcome.duration)
         change = _change(row, outcome, endpoints[turn.backend_id])
         moved.append(change)
         if change["ended_at"] is not None:

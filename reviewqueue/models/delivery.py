@@ -36,6 +36,7 @@ class Endpoint(Base):
     probe_wait: Mapped[int] = mapped_column(default=0)  # seconds between probes; 0: it is called as usual
     rest_until: Mapped[datetime | None]  # not called before
     draining: Mapped[bool] = mapped_column(default=False)  # what was parked goes out slowly
+    slow: Mapped[bool] = mapped_column(default=False)  # its last answer took long
 
 
 class Delivery(Base):
