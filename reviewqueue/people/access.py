@@ -121,6 +121,13 @@ def visible_queues(actor: Actor) -> list[Queue]:
     return list(db.session.scalars(_queues(actor).order_by(Queue.project_id, Queue.name)))
 
 
+def sees(actor: Actor, queue: Queue) -> bool:
+    """Whether `queue` is one of `visible_queues`."""
+    if not may(actor, "read_items") or (queue.name == ADJUDICATION and not _oversees(actor)):
+        return False
+    return actor.every_queue or db.session.get(QueueAccess, (actor.id, queue.id)) is not None
+
+
 def queue_for(actor: Actor, project_name: str, queue_name: str, right: str = "review") -> Queue:
     """That queue; Missing when it is not there or not theirs, Forbidden when they only lack `right`."""
     wanted = (

@@ -13,8 +13,9 @@ from reviewqueue.errors import Conflict, Invalid
 from reviewqueue.ids import new_token
 from reviewqueue.models import Claim, Person, Queue, QueueAccess, Review
 from reviewqueue.people.access import ADJUDICATION, Actor, actor_of, item_for, may, require, visible_queues
-from reviewqueue.review.claim import HOLD, MOST_HELD, add_claim, end_claims, gave
+from reviewqueue.review.claim import HOLD, end_claims
 from reviewqueue.review.queues import held_by, wanted
+from reviewqueue.review.take import MOST_HELD, add_claim, gave
 
 
 def assign(actor: Actor, item_id: str, person_id: str) -> Claim:

@@ -10,25 +10,22 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.orm import Session
 
 from reviewqueue.db import db, now, transaction
 from reviewqueue.errors import AlreadyDecided, Conflict, Invalid, LeaseLost, Missing
-from reviewqueue.ids import new_token
-from reviewqueue.models import Claim, Decision, Item, Person, Queue, Review, Skip
-from reviewqueue.people.access import Actor, item_for, people_of, require, visible_queues
-from reviewqueue.review.queues import free, held_by, queue_order, wanted
+from reviewqueue.models import Claim, Item, Queue, Review, Skip
+from reviewqueue.people.access import Actor, item_for, people_of, require, sees, visible_queues
+from reviewqueue.review.queues import held_by, wanted
+from reviewqueue.review.take import SEAT, check_room, line_up, take_next, take_seat
 from reviewqueue.review.verdict import clean
 
 LEASE = timedelta(minutes=10)
 HOLD = timedelta(hours=4)  # however often it is renewed
-MOST_HELD = 5
 AWAY = timedelta(hours=4)  # how long a skipped review stays away from who skipped it
 LONGEST_SNOOZE = timedelta(days=90)
 MAX_DRAFT = 1024 * 1024  # bytes
-
-SEAT = aliased(Review, name="seat")
 
 
 def claim_next(actor: Actor, queue: Queue, *, offered: bool = False) -> Claim | None:
@@ -39,17 +36,13 @@ def claim_next(actor: Actor, queue: Queue, *, offered: bool = False) -> Claim | 
     many as they may; Missing when the queue is not theirs.
     """
     require(actor, "review")
-    if (queue_id := queue.id) not in _queues(actor):
+    queue_id = queue.id
+    if not sees(actor, queue):
         raise Missing("There is no such queue.")
     with transaction() as session:
-        _line_up(session, actor)
-        _check_room(session, actor)
-        skipped = (Skip.review_id == SEAT.id, Skip.person_id == actor.id, Skip.until > now())
-        here = (SEAT.queue_id == queue_id, ~select(Skip.until).where(*skipped).exists())
-        lease = timedelta(0) if offered else LEASE
-        # One may be locked because it is being prepared: it is waited for before nothing is said to be free.
-        turns = (_take(session, actor, *here, lease=lease, wait=wait) for wait in (False, True))
-        return next(filter(None, turns), None)
+        line_up(session, actor.id)
+        check_room(session, actor.id)
+        return take_next(session, actor.id, queue_id, timedelta(0) if offered else LEASE)
 
 
 def claim_item(actor: Actor, item_id: str) -> Claim:
@@ -61,7 +54,7 @@ def claim_item(actor: Actor, item_id: str) -> Claim:
     item_for(actor, item_id)
     queues = _queues(actor)
     with transaction() as session:
-        _line_up(session, actor)
+        line_up(session, actor.id)
         mine = session.scalars(
             select(Claim)
             .join(Review, Review.claim_token == Claim.token)
@@ -69,8 +62,8 @@ def claim_item(actor: Actor, item_id: str) -> Claim:
         ).first()
         if mine is not None:
             return mine
-        _check_room(session, actor)
-        claim = _take(session, actor, SEAT.item_id == item_id, SEAT.queue_id.in_(queues), wait=True)
+        check_room(session, actor.id)
+        claim = take_seat(session, actor.id, (SEAT.item_id == item_id, SEAT.queue_id.in_(queues)), LEASE)
         if claim is None:
             raise _not_free(session, actor, item_id, queues)
         return claim
@@ -199,104 +192,8 @@ def why_lost(session: Session, actor: Actor, claim: Claim) -> str:
     return f"{names.get(review.claimed_by, 'Somebody')} has taken this review over."
 
 
-def gave(person_id: str, seat: Any = SEAT) -> ColumnElement[bool]:
-    """Whether the person has a say in this seat's item already: another seat given, or what is checked now.
-
-    Two reviews mean two people, and nobody adjudicates or checks a decision of their own.
-    """
-    other, decision = aliased(Review), aliased(Decision)
-    given = select(other.id).where(
-        other.item_id == seat.item_id,
-        other.round == seat.round,
-        other.state == "given",
-        other.given_by == person_id,
-    )
-    decided = select(decision.id).where(
-        decision.item_id == seat.item_id, decision.decided_by == person_id, decision.undone_at.is_(None)
-    )
-    return or_(given.exists(), and_(seat.purpose != "gate", decided.exists()))
-
-
 def _queues(actor: Actor) -> set[str]:
     return {queue.id for queue in visible_queues(actor)}
-
-
-def _line_up(session: Session, actor: Actor) -> None:
-    # One person's claims come one after the other: what they hold is counted, and must not change meanwhile.
-    session.execute(select(Person.id).where(Person.id == actor.id).with_for_update(key_share=True))
-
-
-def _check_room(session: Session, actor: Actor) -> None:
-    count = session.scalar(select(func.count()).select_from(Review).where(held_by(actor.id, now())))
-    if (count or 0) >= MOST_HELD:
-        raise Conflict(f"You hold {count} items; finish or release one.", "holding_enough")
-
-
-def _take(
-    session: Session, actor: Actor, *which: ColumnElement[bool], wait: bool = False, lease: timedelta = LEASE
-) -> Claim | None:
-    """Take the first free seat among `which`; with `wait`, one that is being taken is waited for."""
-    moment, token = now(), new_token()
-    other = aliased(Review)
-    holds = select(other.id).where(
-        other.item_id == SEAT.item_id,
-        other.round == SEAT.round,
-        other.id != SEAT.id,
-        wanted(other),
-        other.claimed_by == actor.id,
-    )
-    best = (
-        select(SEAT.id)
-        .where(*which, wanted(SEAT), free(moment, SEAT), ~gave(actor.id), ~holds.exists())
-        .order_by(*queue_order(SEAT))
-        .limit(1)
-        .with_for_update(skip_locked=not wait, key_share=True, of=SEAT)
-    )
-    review = session.scalars(
-        update(Review)
-        .where(Review.id == best.scalar_subquery())
-        .values(
-            claimed_by=actor.id,
-            claim_token=token,
-            fence=Review.fence + 1,
-            claimed_at=moment,
-            lease_expires_at=moment + lease,
-        )
-        .returning(Review)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    ).one_or_none()
-    if review is None:
-        return None
-    end_claims(session, Claim.review_id == review.id, "taken")
-    return add_claim(session, review, _draft_left(session, review.id, actor.id))
-
-
-def add_claim(session: Session, review: Review, draft: dict[str, Any] | None) -> Claim:
-    """Write down the claim that `review` now carries, in the caller's transaction."""
-    assert review.claim_token is not None
-    assert review.claimed_by is not None
-    assert review.claimed_at is not None
-    claim = Claim(
-        token=review.claim_token,
-        review_id=review.id,
-        person_id=review.claimed_by,
-        fence=review.fence,
-        claimed_at=review.claimed_at,
-        draft=draft,
-        draft_at=review.claimed_at if draft else None,
-    )
-    session.add(claim)
-    session.flush()
-    return claim
-
-
-def _draft_left(session: Session, review_id: str, person_id: str) -> dict[str, Any] | None:
-    return session.scalars(
-        select(Claim.draft)
-        .where(Claim.review_id == review_id, Claim.person_id == person_id, Claim.draft_at.is_not(None))
-        .order_by(Claim.fence.desc())
-        .limit(1)
-    ).first()
 
 
 def _not_free(session: Session, actor: Actor, item_id: str, queues: set[str]) -> Conflict:

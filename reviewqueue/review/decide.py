@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, union_all, update
 from sqlalchemy.orm import Session
 
 from reviewqueue.db import now, stamp, transaction
@@ -22,13 +22,11 @@ from reviewqueue.ledger.entries import undo_facts
 from reviewqueue.ledger.record import record
 from reviewqueue.models import Card, Claim, Decision, Delivery, Item, Project, Queue, Review
 from reviewqueue.people.access import ADJUDICATION, Actor, item_for, require
+from reviewqueue.prepared import Prepared
 from reviewqueue.review.claim import (
     AWAY,
     LEASE,
-    add_claim,
     check_draft,
-    end_claims,
-    gave,
     give_up,
     keep_away,
     keep_draft,
@@ -37,6 +35,7 @@ from reviewqueue.review.claim import (
 )
 from reviewqueue.review.queues import wanted
 from reviewqueue.review.settle import cancel_reviews, in_force, lock_item, policy_of, settle
+from reviewqueue.review.take import add_claim, gave
 from reviewqueue.review.verdict import Verdict, clean, judge, said
 from reviewqueue.text import as_text
 
@@ -157,11 +156,11 @@ def undo(actor: Actor, decision_id: str) -> Claim | None:
 
 
 def _known(session: Session, decision_id: str, claim: Claim, answer: Verdict) -> Review | None:
+    if _NAMED.row(session.connection(), {"decision": decision_id}) is None:
+        return None
     review = session.scalars(
         select(Review).where(Review.decision_id == decision_id).execution_options(populate_existing=True)
     ).one_or_none()
-    if review is None and session.get(Decision, decision_id) is None:
-        return None
     if review is None or review.id != claim.review_id or not said(review).same_as(answer):
         raise Conflict("This form was sent before with other content.", "decision_id_reused")
     if review.state != "given" or review.given_by != claim.person_id:
@@ -177,35 +176,55 @@ def _decision_of(session: Session, review: Review) -> Decision | None:
 
 
 def _same_person(session: Session, actor: Actor, claim: Claim) -> bool:
-    other_seat = select(Review.id).where(Review.id == claim.review_id, wanted(), gave(actor.id, Review))
-    return session.scalars(other_seat).first() is not None
+    values = {"me": actor.id, "review": claim.review_id}
+    return _OTHER_SEAT.row(session.connection(), values) is not None
 
 
 def _give(session: Session, claim: Claim, decision_id: str, answer: Verdict) -> Review | None:
     """Write the verdict on the review if the claim is still the one in force."""
     moment = now()
-    review = session.scalars(
+    given = {
+        "review": claim.review_id, "token": claim.token, "decision_id": decision_id, "given_at": moment,
+        "verdict": answer.verdict, "correction": answer.output, "reason": answer.reason,
+        "cause": answer.cause, "note": answer.note, "given_by": claim.person_id,
+        "dwell_ms": round((moment - claim.claimed_at).total_seconds() * 1000),
+    }  # fmt: skip
+    connection = session.connection()
+    if _GIVE.run(connection, given).rowcount != 1:
+        return None
+    _END.run(connection, {"token": claim.token, "moment": moment})
+    return session.get_one(Review, claim.review_id, populate_existing=True)
+
+
+_NAMED = Prepared(
+    lambda _: union_all(
+        select(Review.id).where(Review.decision_id == bindparam("decision")),
+        select(Decision.id).where(Decision.id == bindparam("decision")),
+    )
+)
+_OTHER_SEAT = Prepared(
+    lambda _: select(Review.id).where(
+        Review.id == bindparam("review"), wanted(), gave(bindparam("me"), Review)
+    )
+)
+_GIVEN = ("decision_id", "verdict", "reason", "cause", "note", "given_by", "given_at", "dwell_ms")
+_GIVE = Prepared(
+    lambda _: (
         update(Review)
-        .where(Review.id == claim.review_id, Review.claim_token == claim.token, wanted())
+        .where(Review.id == bindparam("review"), Review.claim_token == bindparam("token"), wanted())
         .values(
-            state="given",
-            decision_id=decision_id,
-            verdict=answer.verdict,
-            output=answer.output,
-            reason=answer.reason,
-            cause=answer.cause,
-            note=answer.note,
-            given_by=claim.person_id,
-            given_at=moment,
-            dwell_ms=round((moment - claim.claimed_at).total_seconds() * 1000),
-            lease_expires_at=None,
+            {name: bindparam(name) for name in _GIVEN}
+            | {"state": "given", "output": bindparam("correction"), "lease_expires_at": None}
         )
-        .returning(Review)
-        .execution_options(synchronize_session=False, populate_existing=True)
-    ).one_or_none()
-    if review is not None:
-        end_claims(session, Claim.token == claim.token, "decided")
-    return review
+    )
+)
+_END = Prepared(
+    lambda _: (
+        update(Claim)
+        .where(Claim.token == bindparam("token"), Claim.ended_at.is_(None))
+        .values(ended_at=bindparam("moment"), ended="decided")
+    )
+)
 
 
 def _typed(answer: Verdict) -> dict[str, str]:
@@ -255,7 +274,7 @@ def _take_back(session: Session, decision: Decision, item: Item, moment: datetim
 def _withdraw(session: Session, review: Review, item: Item, moment: datetime) -> None:
     """Undo a verdict that has not settled its item yet."""
     session.refresh(review)
-    seconds = policy_of(item).body["undo_seconds"]
+    seconds = policy_of(item).undo_seconds
     assert review.given_at is not None
     open_still = review.state == "given" and item.status in ("pending", "released")
     if not open_still or in_force(item.id) or review.given_at + timedelta(seconds=seconds) <= moment:

@@ -77,7 +77,7 @@ def _expire(item_id: str) -> bool:
         if item.status != "pending" or at_work or not any(seat.due_at <= moment for seat in seats):
             return False
         cancel_reviews(item_id)
-        outcome = policy_of(item).body["on_timeout"]
+        outcome = policy_of(item).on_timeout
         conclude(
             item,
             Verdict(None),

@@ -49,12 +49,12 @@ def wanted(review: Any = Review) -> ColumnElement[bool]:
     return review.state == literal_column("'wanted'")  # type: ignore[no-any-return]
 
 
-def free(moment: datetime, review: Any = Review) -> ColumnElement[bool]:
+def free(moment: Any, review: Any = Review) -> ColumnElement[bool]:
     """Reviews that nobody holds at `moment`: never claimed, given back, or with a lease that ran out."""
     return or_(review.lease_expires_at.is_(None), review.lease_expires_at <= moment)
 
 
-def held_by(person_id: str, moment: datetime) -> ColumnElement[bool]:
+def held_by(person_id: Any, moment: Any) -> ColumnElement[bool]:
     """Reviews the person holds at `moment`."""
     return and_(wanted(), Review.claimed_by == person_id, Review.lease_expires_at > moment)
 

@@ -6,10 +6,12 @@ for the backend, the proposed example, the ledger's entry. It must never leave t
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, bindparam, or_, select, update
 from sqlalchemy.orm import Session
 
 from reviewqueue.background import ring
@@ -23,6 +25,7 @@ from reviewqueue.ledger.record import record
 from reviewqueue.models import Claim, Decision, Item, Policy, Project, Queue, Review
 from reviewqueue.models.review import PRIORITIES
 from reviewqueue.people.access import ADJUDICATION, SYSTEM, Actor, item_for, require
+from reviewqueue.prepared import Prepared
 from reviewqueue.review.claim import end_claims
 from reviewqueue.review.queues import wanted
 from reviewqueue.review.verdict import Verdict, agree, judge, said
@@ -32,23 +35,49 @@ _SOURCES = {"gate": "review", "control": "control", "adjudication": "adjudicatio
 
 def lock_item(item_id: str) -> Item:
     """The item, read anew and locked until the caller's transaction ends: every decision begins here."""
-    return joined().scalars(
-        select(Item)
-        .where(Item.id == item_id)
-        .with_for_update(key_share=True)
-        .execution_options(populate_existing=True)
-    ).one()  # fmt: skip
+    return joined().scalars(_LOCKED, {"item": item_id}).one()
 
 
-def policy_of(item: Item) -> Policy:
+@dataclass(frozen=True)
+class Pinned:
+    """What deciding needs of a policy's version, which never changes."""
+
+    digest: str
+    undo_seconds: int
+    due_minutes: int
+    on_timeout: str
+
+
+def policy_of(item: Item) -> Pinned:
     """The version of the policy that was pinned on the item when it was submitted."""
-    return (
-        db.session()
-        .scalars(
-            select(Policy).where(Policy.project_id == item.project_id, Policy.version == item.policy_version)
-        )
-        .one()
+    return _pinned(item.project_id, item.policy_version)
+
+
+@lru_cache(maxsize=1000)
+def _pinned(project_id: str, version: int) -> Pinned:
+    wanted_one = select(Policy.digest, Policy.body).where(
+        Policy.project_id == project_id, Policy.version == version
     )
+    digest, body = db.session.execute(wanted_one).one()
+    return Pinned(digest, *(body[field] for field in ("undo_seconds", "due_minutes", "on_timeout")))
+
+
+_LOCKED = (
+    select(Item)
+    .where(Item.id == bindparam("item"))
+    .with_for_update(key_share=True)
+    .execution_options(populate_existing=True)
+)
+_OTHERS = Prepared(
+    lambda _: select(Review.id).where(
+        Review.item_id == bindparam("item"),
+        Review.round == bindparam("round"),
+        Review.purpose == bindparam("purpose"),
+        Review.id != bindparam("review"),
+        or_(wanted(), Review.state == "given"),
+    )
+)
+_QUEUE = Prepared(lambda _: select(Queue.name).where(Queue.id == bindparam("queue")))
 
 
 def in_force(item_id: str) -> Decision | None:
@@ -70,6 +99,9 @@ def settle(item: Item, review: Review, actor: Actor) -> Decision | None:
     Reviews that disagree make no decision but another review, for somebody who may adjudicate.
     """
     session = joined()
+    one = {"item": item.id, "round": review.round, "purpose": review.purpose, "review": review.id}
+    if _OTHERS.row(session.connection(), one) is None:
+        return _settled(item, review, actor)
     turn = (Review.item_id == item.id, Review.round == review.round, Review.purpose == review.purpose)
     given = list(session.scalars(select(Review).where(*turn, Review.state == "given").order_by(Review.seat)))
     if session.scalars(select(Review.id).where(*turn, wanted())).first() is not None:
@@ -79,6 +111,10 @@ def settle(item: Item, review: Review, actor: Actor) -> Decision | None:
         _adjudicate(session, item, given)
         _note(item, review, actor)
         return None
+    return _settled(item, review, actor)
+
+
+def _settled(item: Item, review: Review, actor: Actor) -> Decision:
     event: str | None = "item.decided"
     if item.status == "released":
         event = None if review.verdict == "approve" else "item.amended"
@@ -185,7 +221,7 @@ def conclude(
 def _decision(item: Item, answer: Verdict, moment: datetime, released: bool) -> Decision:
     """What the item and the answer say of a decision's row; a timeout cannot be undone."""
     edited = answer.verdict == "edit"
-    undo = policy_of(item).body["undo_seconds"] if answer.verdict else 0
+    undo = policy_of(item).undo_seconds if answer.verdict else 0
     return Decision(
         item_id=item.id,
         project_id=item.project_id,
@@ -207,8 +243,8 @@ def _circumstances(item: Item, review: Review | None, actor: Actor) -> dict[str,
     """What the ledger says of how a verdict came about."""
     facts: dict[str, Any] = {"backend": item.backend_id, "role": actor.role, "policy": policy_of(item).digest}
     if review is not None:
-        queue = joined().get_one(Queue, review.queue_id)
-        facts |= {"token": review.fence, "queue": queue.name, "dwell_ms": review.dwell_ms}
+        queue = _QUEUE.row(joined().connection(), {"queue": review.queue_id})
+        facts |= {"token": review.fence, "queue": queue and queue[0], "dwell_ms": review.dwell_ms}
     return facts
 
 
@@ -246,7 +282,7 @@ def _adjudicate(session: Session, item: Item, given: list[Review]) -> None:
             seat=1,
             state="wanted",
             rank=min(PRIORITIES["high"], *(review.rank for review in given)),
-            due_at=moment + timedelta(minutes=policy_of(item).body["due_minutes"]),
+            due_at=moment + timedelta(minutes=policy_of(item).due_minutes),
             created_at=moment,
             prepared_at=given[0].prepared_at,
             hints=given[0].hints,
