@@ -18,6 +18,7 @@ from reviewqueue.content.hidden import plain
 from reviewqueue.content.show import outside_address
 from reviewqueue.db import WRITING, db
 from reviewqueue.errors import Invalid
+from reviewqueue.ledger import known
 from reviewqueue.ledger.reading import disagreement
 from reviewqueue.web import right, show
 
@@ -84,8 +85,12 @@ def _disk() -> str | None:
     return "full" if disk.full() else None
 
 
+def _ledger() -> str | None:
+    return disagreement() or ("rolled back" if known.rolled_back() is not None else None)
+
+
 CHECKS: dict[str, Callable[[], str | None]] = {
-    "database": _database, "schema": _schema, "disk": _disk, "ledger": disagreement,
+    "database": _database, "schema": _schema, "disk": _disk, "ledger": _ledger,
 }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ FIELDS: dict[str, frozenset[str]] = {
         "delivery": "event endpoint backend sequence outcome attempts action role",
         "example": "change example set role",
         "export": "what format rows set role sha256",
+        "rollback.acknowledged": "known leaf",
         "config": "change target role backend queue queues scopes purpose key policy policy_version "
         "every_queue trusted active endpoint paused",
     }.items()

@@ -153,6 +153,8 @@ def _words(type_: str, body: dict[str, Any]) -> str:
             return f"callback {body['outcome']} after {tried}"
         case "example":
             return f"example {body['change']}" + (f", set {body['set']} begun" if "set" in body else "")
+        case "rollback.acknowledged":
+            return f"acknowledged that the ledger once had {body['known']} entries"
         case "export":
             return f"exported {body.get('what', 'content')} as {body.get('format', 'a file')}"
         case "config":

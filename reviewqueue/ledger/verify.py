@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from reviewqueue.config import current
 from reviewqueue.db import db, stamp
-from reviewqueue.ledger import canonical, rows, tables
+from reviewqueue.ledger import canonical, known, rows, tables
 from reviewqueue.ledger.entries import COMMON, CREATED, FIELDS, INDEXED, PARTS, VERSION
 from reviewqueue.ledger.rows import Bad
 from reviewqueue.models import LedgerEntry, LedgerHead, LedgerPart
@@ -39,7 +39,7 @@ class Report:
     """What was found: how many entries are good from the first on, and what is wrong with which entry.
 
     `kind` is one word for programs: missing, unreadable, form, chain, leaf, mac, index, time, part, head,
-    decision, item. `root` is the tree's root in hex when all is well.
+    decision, item, rollback. `root` is the tree's root in hex when all is well.
     """
 
     ok: bool
@@ -69,6 +69,7 @@ def verify(progress: Progress | None = None) -> Report:
 
     Memory does not grow with the ledger. The key is this machine's ledger key.
     """
+    before = known.known()  # read first: it may grow while we walk
     with _snapshot() as session:
         found = session.execute(select(_HEAD).where(_HEAD.c.id == 1)).mappings().one_or_none()
         head = dict(found) if found is not None else None
@@ -78,6 +79,8 @@ def verify(progress: Progress | None = None) -> Report:
             _walk(session, chain, head["size"] if head else 0, progress)
             _check_head(chain, head)
             _check_tables(session, chain)
+            if (gone := known.lost(session.connection(), before)) is not None:
+                raise Bad(min(chain.size, gone.size - 1), "rollback", gone.words)
         except Bad as bad:
             return Report(False, chain.size, bad.seq, bad.problem, bad.kind, origin or None)
         return Report(True, chain.size, origin=origin or None, root=canonical.root(chain.frontier).hex())

@@ -18,6 +18,7 @@ from sqlalchemy import func, literal_column, select
 from reviewqueue import disk, metrics
 from reviewqueue.background import away_since, redis_answers
 from reviewqueue.db import db, now
+from reviewqueue.ledger import known
 from reviewqueue.ledger.reading import disagreement
 from reviewqueue.models import Delivery, Leader
 
@@ -87,6 +88,9 @@ def _storage() -> Iterator[Condition]:
 def _ledger() -> Iterator[Condition]:
     if disagreement() is not None:
         said = "The ledger has stopped: nothing can be decided until an operator has looked at it"
+        yield Condition(said, address="/audit", right="read_audit")
+    elif known.rolled_back() is not None:
+        said = "An older backup was restored: decisions made since then are not here"
         yield Condition(said, address="/audit", right="read_audit")
 
 

@@ -22,6 +22,7 @@ from reviewqueue import create_base, disk, schema
 from reviewqueue.background import redis_answers, redis_time
 from reviewqueue.config import KEY_NAMES, ConfigError, Settings, load_key
 from reviewqueue.db import db, now
+from reviewqueue.ledger import known
 from reviewqueue.running.startup import unsafe
 
 SAFE_SQLITE = (3, 51, 3)  # before it, a checkpoint while somebody writes may lose committed pages
@@ -148,12 +149,21 @@ def _database(settings: Settings) -> Iterator[Finding]:
     try:
         with db.engine.connect() as connection:
             yield from _schema()
+            yield from _ledger(connection)
             looks: dict[str, Callable[[Connection], Iterator[Finding]]]
             looks = {"sqlite": _sqlite, "postgresql": _postgresql}
             yield from looks[connection.dialect.name](connection)
     except SQLAlchemyError as refusal:
         reason = str(getattr(refusal, "orig", None) or refusal).strip().splitlines()[0]
         yield error("database", f"the database cannot be opened: {reason}", "start it, or set DATABASE_URL")
+
+
+def _ledger(connection: Connection) -> Iterator[Finding]:
+    if connection.dialect.has_table(connection, "ledger_entry"):
+        gone = known.lost(connection, known.known())
+        if gone is not None:
+            problem, _, remedy = gone.words.partition("; ")
+            yield error("ledger-rolled-back", problem, f"if that is meant: {remedy}")
 
 
 def _schema() -> Iterator[Finding]:

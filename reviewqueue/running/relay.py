@@ -22,12 +22,13 @@ from sqlalchemy import delete, or_, select, update
 
 from reviewqueue.background import JOBS, due, ring, run, starts
 from reviewqueue.db import db, now, transaction
+from reviewqueue.ledger import known
 from reviewqueue.models import Leader
 
 log = logging.getLogger("reviewqueue.running.relay")
 
 DUTY = "relay"
-LEASE = timedelta(seconds=10)
+LEASE = timedelta(seconds=6)  # a spare leads within 10 s of a kill
 TICK_SECONDS = 1.0
 PATIENCE_SECONDS = 15.0  # a ring that led to no work by then is lost
 UPKEEP_SECONDS = 60.0
@@ -127,6 +128,7 @@ def relay(app: Flask, once: bool = False) -> dict[str, int]:
             with app.app_context():
                 if turn.leads():
                     turn.tick()
+                known.note()
         except Exception:
             turn.leading = False
             log.exception("the relay could not look")

@@ -6,6 +6,7 @@ and tests only; production never gets one by itself.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Mapping
@@ -18,6 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from reviewqueue import create_base, schema
 from reviewqueue.config import KEY_NAMES, ConfigError, Settings, create_keys
 from reviewqueue.db import db
+from reviewqueue.ledger import known
+
+log = logging.getLogger("reviewqueue.running.startup")
 
 # With one of these off a power cut takes back what PostgreSQL said was stored.
 LASTING = ("fsync", "full_page_writes", "synchronous_commit")
@@ -73,6 +77,9 @@ def ensure_schema(settings: Settings) -> None:
             _check_lasting()
         if stands != wanted:
             schema.migrate()
+        known.note()
+        if (gone := known.rolled_back()) is not None:
+            log.warning("%s", gone.words)
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise ConfigError(f"the database cannot be opened (DATABASE_URL): {reason}") from None
