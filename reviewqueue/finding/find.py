@@ -26,7 +26,7 @@ from reviewqueue.people.access import Actor, require
 
 PAGE = 50
 COUNTED = 1_000  # beyond this a list has "1,000+"
-FEW = 2_000  # matches in a queue that are looked up one by one
+FEW = 2_000  # matches that are looked up one by one
 MOST_HOURS = 100_000
 
 # What a list of a queue can be asked for by everybody who sees the queue, and by overseers besides.
@@ -104,9 +104,10 @@ def find(actor: Actor, asked: Question, *, after: int | None = None, limit: int 
     """
     require(actor, "read_audit")
     query = _numbers(asked)
+    key = query.selected_columns[0]
     if after is not None:
-        query = query.where(_key(asked) < after)
-    numbers = list(db.session.scalars(query.order_by(_key(asked).desc()).limit(limit + 1)))
+        query = query.where(key < after)
+    numbers = list(db.session.scalars(query.order_by(key.desc()).limit(limit + 1)))
     return Found(_hits(numbers[:limit]), numbers[limit - 1] if len(numbers) > limit else None)
 
 
@@ -131,12 +132,9 @@ def within(asked: Question, queue: Queue) -> list[ColumnElement[bool]]:
         only.append(Review.item_id == asked.item)
     told = [*asked.ranges]
     if asked.words or asked.equal or asked.flag:
-        index, number = words.index()
-        here = f"waits_{_code('queue', queue.id) or 0}"
-        held = words.holds(asked.words, [*_facts(asked), here], said=False)
-        matching = select(number).select_from(index).where(held)
-        few = db.session.scalars(matching.limit(FEW + 1)).all()
-        if len(few) <= FEW:
+        matching = _matching(asked, f"waits_{_code('queue', queue.id) or 0}", said=False)
+        few = _few(matching)
+        if few is not None:
             only.append(Review.item_number.in_(few))
         elif asked.words or asked.flag:
             only.append(Review.item_number.in_(matching))
@@ -157,25 +155,36 @@ def _numbers(asked: Question) -> Select[Any]:
     """The numbers of the items asked for, in no order."""
     if asked.item:
         return select(Item.number).where(Item.id == asked.item)
-    only = [*_same(asked), *asked.ranges]
     if asked.nothing:
-        only.append(false())
-    if not asked.words and not asked.flag:
-        return select(Card.number).where(*only)
+        return select(Card.number).where(false())
+    if not (asked.words or asked.equal or asked.flag):
+        return select(Card.number).where(*asked.ranges)
+    matching = _matching(asked, said=True)
+    few = _few(matching)
+    if few is not None:
+        return select(Card.number).where(Card.number.in_(few), *asked.ranges)
+    if not (asked.words or asked.flag):
+        return select(Card.number).where(*_same(asked), *asked.ranges)
+    if asked.ranges:
+        matching = matching.join(Card, Card.number == words.index()[1]).where(*asked.ranges)
+    return matching
+
+
+def _matching(asked: Question, *more: str, said: bool) -> Select[int]:
+    """The numbers of the items that hold the words and facts asked for, by the full-text index."""
     index, number = words.index()
-    query = select(number).select_from(index).where(words.holds(asked.words, _facts(asked), said=True))
-    return query.join(Card, Card.number == number).where(*only) if asked.ranges or asked.nothing else query
+    held = words.holds(asked.words, [*_facts(asked), *more], said=said)
+    return select(number).select_from(index).where(held)
+
+
+def _few(matching: Select[int]) -> Sequence[int] | None:
+    """The matches when they are few; None when they are many, so that one soon comes by a page of them."""
+    found = db.session.scalars(matching.limit(FEW + 1)).all()
+    return found if len(found) <= FEW else None
 
 
 def _same(asked: Question) -> list[ColumnElement[bool]]:
     return [getattr(Card, name) == code for name, code in asked.equal.items()]
-
-
-def _key(asked: Question) -> Any:
-    """The column of item numbers that `_numbers` selects."""
-    if asked.item:
-        return Item.number
-    return words.index()[1] if asked.words or asked.flag else Card.number
 
 
 def _facts(asked: Question) -> list[str]:

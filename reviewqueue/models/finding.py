@@ -13,7 +13,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from reviewqueue.db import Base
 from reviewqueue.models.columns import Counter, Json, one_of
+from reviewqueue.models.review import VERDICTS
 
+OUTCOMES = ("decided", "left", "refused", "undone")
 FACETS = ("project", "queue", "reason", "cause", "person", "model", "prompt", "flag")
 
 
@@ -33,7 +35,13 @@ class Card(Base):
 
     __tablename__ = "card"
     __table_args__ = (
-        Index("ix_card_alike", "alike", "number"),
+        Index(
+            "ix_card_alike",
+            "alike",
+            "number",
+            postgresql_where=text("due IS NOT NULL"),
+            sqlite_where=text("due IS NOT NULL"),
+        ),
         Index("ix_card_stale", "number", postgresql_where=text("stale"), sqlite_where=text("stale")),
     )
 
@@ -80,7 +88,7 @@ class SavedView(Base):
 
 
 class Batch(Base):
-    """One verdict given to many items by one person."""
+    """Verdicts that one person gave to many items at once."""
 
     __tablename__ = "batch"
     __table_args__ = (Index("ix_batch_person", "person_id", "created_at"),)
@@ -88,12 +96,10 @@ class Batch(Base):
     id: Mapped[str] = mapped_column(String(30), primary_key=True)  # bat_
     person_id: Mapped[str] = mapped_column(ForeignKey("person.id"))
     queue_id: Mapped[str] = mapped_column(ForeignKey("queue.id"))
-    verdict: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(String(200))
     cause: Mapped[str | None] = mapped_column(String(200))
     note: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
-    stopped: Mapped[str | None] = mapped_column(String(200))  # why the rest was left alone
 
 
 class BatchItem(Base):
@@ -101,13 +107,17 @@ class BatchItem(Base):
 
     __tablename__ = "batch_item"
     __table_args__ = (
-        one_of("outcome", ("decided", "given", "left", "refused", "undone")),
+        one_of("outcome", OUTCOMES),
+        one_of("verdict", VERDICTS),
         UniqueConstraint("batch_id", "place", name="uq_batch_item_place"),
     )
 
     batch_id: Mapped[str] = mapped_column(ForeignKey("batch.id"), primary_key=True)
     item_id: Mapped[str] = mapped_column(ForeignKey("item.id"), primary_key=True)
     place: Mapped[int]
+    verdict: Mapped[str] = mapped_column(String(16))
+    decision_id: Mapped[str] = mapped_column(
+        String(30)
+    )  # chosen beforehand, so that nothing is decided twice
     outcome: Mapped[str | None] = mapped_column(String(16))  # None: still to be done
-    said: Mapped[str | None] = mapped_column(String(300))  # why it was left or refused
-    decision_id: Mapped[str | None] = mapped_column(String(30))
+    said: Mapped[str | None] = mapped_column(String(300))  # why it was left, refused or not undone
