@@ -6,10 +6,12 @@ What a receiver answered is hostile and shown as text alone.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import Blueprint, redirect, url_for
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, or_, select
 from werkzeug.wrappers import Response
 
 from reviewqueue import lists, web
@@ -27,7 +29,8 @@ from reviewqueue.people import access
 pages = Blueprint("delivery", __name__)
 
 COUNTED = 10_000
-ENDED = ("delivered", "dead")
+MOST = 1_000  # sent again by one click; the command line has no such limit
+FILTERS = ("state", "backend", "project", "type", "item", "since", "until")
 WATCHED = ("due", "inflight", "parked", "dead")
 OUTCOMES: dict[str, str] = {
     **{str(word): meaning for word, meaning in MEANING.items()},
@@ -49,59 +52,80 @@ STATES = {
 @web.right("read_deliveries")
 def deliveries() -> Response:
     """Every delivery, newest first."""
-    given = lists.asked("state", "backend", "project", "type", "item")
-    backends = db.session.execute(
-        select(Backend, Project).join(Project, Project.id == Backend.project_id).order_by(Backend.name)
-    ).all()
-    names = [backend.name for backend, _ in backends]
-    projects = sorted({project.name for _, project in backends})
-    wanted = [
-        backend.id
-        for backend, project in backends
-        if lists.chosen(given, "backend", names) in (None, backend.name)
-        and lists.chosen(given, "project", projects) in (None, project.name)
-    ]
-    listed = lists.listed(_narrowed(given, wanted), Delivery.id, given, lists.id_cursor("evt"))
+    given = lists.asked(*FILTERS)
+    callers = _callers()
+    which = _which(given, callers)
+    query: Select[*tuple[Any, ...]] = select(Delivery, Attempt.outcome).outerjoin(
+        Attempt, (Attempt.delivery_id == Delivery.id) & (Attempt.number == Delivery.attempts)
+    )
     troubled = db.session.execute(
         select(Endpoint, Backend.name)
         .join(Backend, Backend.id == Endpoint.backend_id)
-        .where(Endpoint.state != "active", Backend.active)
+        .where(or_(Endpoint.state != "active", Endpoint.probe_wait > 0), Backend.active)
         .order_by(Backend.name)
     ).all()
+    again = replace(which, states=[state for state in which.states if state in replays.ENDED])
+    may_replay = bool(again.states) and access.may(web.actor(), "replay")
     return web.show(
         "delivery/deliveries.html",
-        listed=listed,
+        listed=lists.listed(which.narrow(query), Delivery.id, given, lists.id_cursor("evt")),
         given=given,
-        backends=names,
-        projects=projects,
-        names={backend.id: backend.name for backend, _ in backends},
+        backends=[backend.name for backend, _ in callers],
+        projects=sorted({project.name for _, project in callers}),
+        names={backend.id: backend.name for backend, _ in callers},
         states=DELIVERY_STATES,
         types=EVENTS,
         counts={state: _count(state) for state in WATCHED},
         counted=COUNTED,
         troubled=troubled,
         outcomes=OUTCOMES,
+        replayable=replays.count(web.actor(), again, COUNTED) if given and may_replay else 0,
+        most=MOST,
     )
 
 
-def _narrowed(given: dict[str, str], backend_ids: list[str]) -> Select[*tuple[Any, ...]]:
-    query: Select[*tuple[Any, ...]] = select(Delivery, Attempt.outcome).outerjoin(
-        Attempt, (Attempt.delivery_id == Delivery.id) & (Attempt.number == Delivery.attempts)
+def _callers() -> list[tuple[Backend, Project]]:
+    joined = select(Backend, Project).join(Project, Project.id == Backend.project_id).order_by(Backend.name)
+    return [(backend, project) for backend, project in db.session.execute(joined)]
+
+
+def _which(given: dict[str, str], callers: list[tuple[Backend, Project]]) -> replays.Which:
+    """The deliveries that the filters in the address ask for."""
+    name = lists.chosen(given, "backend", [backend.name for backend, _ in callers])
+    project = lists.chosen(given, "project", [project.name for _, project in callers])
+    wanted = [
+        backend.id for backend, its in callers if name in (None, backend.name) and project in (None, its.name)
+    ]
+    state = lists.chosen(given, "state", DELIVERY_STATES)
+    return replays.Which(
+        since=lists.day(given, "since"),
+        until=lists.day(given, "until", end=True),
+        backend_ids=wanted if name or project else None,
+        states=(state,) if state else DELIVERY_STATES,
+        type=lists.chosen(given, "type", EVENTS),
+        item_id=given.get("item"),
     )
-    if "backend" in given or "project" in given:
-        query = query.where(Delivery.backend_id.in_(backend_ids))
-    if state := lists.chosen(given, "state", DELIVERY_STATES):
-        query = query.where(Delivery.state == state)
-    if kind := lists.chosen(given, "type", EVENTS):
-        query = query.where(Delivery.type == kind)
-    if "item" in given:
-        query = query.where(Delivery.item_id == given["item"])
-    return query
 
 
 def _count(state: str) -> int:
     first = select(Delivery.id).where(Delivery.state == state).limit(COUNTED).subquery()
     return db.session.scalar(select(func.count()).select_from(first)) or 0
+
+
+@pages.post("/deliveries/replay")
+@web.right("replay")
+def replay_range() -> Response:
+    """Send again what fits the filters of the list and has ended."""
+    given = lists.asked(*FILTERS)
+    which = _which(given, _callers())
+    which = replace(which, states=[state for state in which.states if state in replays.ENDED])
+    sent = 0
+    for some in replays.replay_all(web.actor(), which):
+        sent += some
+        if sent >= MOST:
+            break
+    web.notice(f"{sent:,} will be sent again: same ids, same content.")
+    return redirect(f"{url_for('delivery.deliveries')}?{urlencode(given)}", 303)
 
 
 @pages.get("/deliveries/<delivery_id>")
@@ -130,7 +154,7 @@ def delivery(delivery_id: str) -> Response:
         meaning=STATES[found.state],
         outcomes=OUTCOMES,
         delays=DELAYS,
-        can_replay=found.state in ENDED,
+        can_replay=found.state in replays.ENDED,
     )
 
 

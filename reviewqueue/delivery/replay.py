@@ -26,7 +26,6 @@ Columns = TypeVarTuple("Columns")
 
 ENDED = ("delivered", "dead")
 BATCH = 100  # events in one transaction: each is an entry of the ledger
-COUNTED = 10_000
 _TOLD = (
     Delivery.id, Delivery.backend_id, Delivery.item_id, Delivery.decision_id, Delivery.attempts,
     Item.project_id,
@@ -75,10 +74,10 @@ def replay(actor: Actor, delivery_id: str) -> Delivery:
     return delivery
 
 
-def count(actor: Actor, which: Which) -> int:
-    """The dry run: how many deliveries `replay_all` would send again; counts to COUNTED."""
+def count(actor: Actor, which: Which, limit: int | None = None) -> int:
+    """The dry run: how many deliveries `replay_all` would send again; counts no further than `limit`."""
     require(actor, "replay")
-    first = which.narrow(select(Delivery.id)).limit(COUNTED).subquery()
+    first = which.narrow(select(Delivery.id)).limit(limit).subquery()
     return db.session.scalar(select(func.count()).select_from(first)) or 0
 
 

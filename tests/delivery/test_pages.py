@@ -180,3 +180,28 @@ def test_replay_is_one_click_for_a_lead_and_nobody_else(
     backend.says(200)
     deliver_due()
     assert ids(state="delivered") == [dead]
+
+
+def test_replay_range_sends_again_what_the_filters_show(
+    client: Any, make: Make, project: Any, backend: Receiver
+) -> None:
+    ada = make.person("ada")
+    for _ in range(3):
+        make.decide(ada, make.item(project))
+    deliver_due()
+    make.decide(ada, make.item(project))
+    ended = ids(state="delivered")
+    path = "/deliveries?state=delivered&since=2020-01-01"
+    lead = client(make.person("cleo"))
+    assert "Send all 3 again" in lead.get(path).text
+    assert "again</span>" not in lead.get("/deliveries?until=2020-01-01").text
+    for name in ("aud", "ada"):
+        assert client(make.person(name)).send(path.replace("?", "/replay?")).status_code == 403
+    assert ids(state="delivered") == ended
+    assert lead.send("/deliveries/replay?state=delivered&until=2020-01-01").status_code == 303
+    assert ids(state="delivered") == ended
+    answer = lead.send(path.replace("?", "/replay?"))
+    assert (answer.status_code, answer.location) == (303, path)
+    assert "3 will be sent again" in lead.get(path).text
+    assert ids(state="delivered") == []
+    assert deliver_due() == 4
