@@ -16,7 +16,7 @@ import click
 
 from reviewqueue.config import KEY_NAMES, Settings, create_keys, current, describe, rotate_key
 from reviewqueue.models.people import ROLES
-from reviewqueue.running import keeping, startup
+from reviewqueue.running import keeping, replaying, startup
 from reviewqueue.shell import Commands, Refused, as_json, in_app, put
 
 
@@ -239,6 +239,7 @@ def verify_ledger(as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+main.add_command(replaying.deliveries_commands)
 main.add_command(keeping.backup_command)
 main.add_command(keeping.restore_command)
 ledger.add_command(keeping.acknowledge_command)

@@ -92,6 +92,7 @@ POST   /examples/<example_id>/retirement                    >xx++xx>>
 GET    /deliveries                                          >xx+++x>>
 GET    /deliveries/<delivery_id>                            >xx+++x>>
 POST   /deliveries/<delivery_id>/replay                     >xx++xx>>
+POST   /deliveries/replay                                   >xx++xx>>
 GET    /policies                                            >++++++>>
 GET    /policies/<project>                                  >+0+++0>>
 GET    /policies/<project>/trial                            >xx+++x>>
