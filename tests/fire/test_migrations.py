@@ -1,4 +1,4 @@
-"""A migration that is cut off at any statement (R21) leaves the old version; the next start goes on from there.
+"""A migration that is cut off at any statement (R21) leaves the old version; the next start mends that.
 
 FIRE_MIGRATIONS=1 ends the process at every statement; here it ends at a few that chance picks.
 """
