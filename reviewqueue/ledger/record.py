@@ -24,21 +24,26 @@ from reviewqueue.errors import Busy
 from reviewqueue.ledger import canonical
 from reviewqueue.ledger.entries import CREATED, FIELDS, INDEXED, PARTS, VERSION
 from reviewqueue.models import LedgerEntry, LedgerHead, LedgerPart
+from reviewqueue.prepared import Prepared
 
 _HEAD = cast(Table, LedgerHead.__table__)
 
 # PostgreSQL waits here for whoever appends; on SQLite BEGIN IMMEDIATE already did.
 HEAD = select(_HEAD).where(_HEAD.c.id == 1).with_for_update()
 
-# Built once: every decision runs them.
-_ENTRY = insert(cast(Table, LedgerEntry.__table__))
-_PART = insert(cast(Table, LedgerPart.__table__))
-_MOVE = (
-    update(_HEAD)
-    .where(_HEAD.c.id == 1)
-    .values({name: bindparam(name) for name in ("size", "last_leaf", "last_time", "frontier")})
+_ENTRY = Prepared(lambda _: insert(LedgerEntry), LedgerEntry.__table__.columns.keys())
+_PART = Prepared(lambda _: insert(LedgerPart), ["seq", "part", "salt", "payload"])
+_MOVE = Prepared(
+    lambda _: (
+        update(_HEAD)
+        .where(_HEAD.c.id == 1)
+        .values({name: bindparam(name) for name in ("size", "last_leaf", "last_time", "frontier")})
+    )
 )
-_LAST = select(LedgerEntry.seq, LedgerEntry.leaf).order_by(LedgerEntry.seq.desc()).limit(1)
+_LOCK = Prepared(lambda _: HEAD)
+_LAST = Prepared(
+    lambda _: select(LedgerEntry.seq, LedgerEntry.leaf).order_by(LedgerEntry.seq.desc()).limit(1)
+)
 
 _Salted = Mapping[str, tuple[bytes, bytes]]
 _Said = tuple[Mapping[str, Any], _Salted]
@@ -119,15 +124,15 @@ def _lock_head(session: Session) -> dict[str, Any]:
     """The head, locked until the transaction ends, and known to agree with the last entry."""
     connection = session.connection()
     try:
-        row = connection.execute(HEAD).mappings().one_or_none()
+        row = _LOCK.row(connection, {})
         if row is None:
             _begin(session)
-            row = connection.execute(HEAD).mappings().one()
+            row = _LOCK.row(connection, {})
     except OperationalError as error:
         raise Busy("the ledger is taking too many entries at once", "ledger_busy") from error
-    head = dict(row)
-    last = connection.execute(_LAST).one_or_none()
-    expected = (last.seq + 1, last.leaf) if last is not None else (0, canonical.genesis(head["origin"]))
+    head = dict(zip(_HEAD.columns.keys(), row or (), strict=True))
+    last = _LAST.row(connection, {})
+    expected = (last[0] + 1, last[1]) if last is not None else (0, canonical.genesis(head["origin"]))
     if expected != (head["size"], head["last_leaf"]) or len(head["frontier"]) != expected[0].bit_count():
         raise Busy(
             "the ledger's head disagrees with its last entry; nothing is recorded until an operator has "
@@ -169,10 +174,9 @@ def _append(session: Session, head: Mapping[str, Any], type: str, many: Sequence
     end = {"size": size, "last_leaf": last, "last_time": time, "frontier": [node.hex() for node in frontier]}
     connection = session.connection()
     try:
-        connection.execute(_ENTRY, entries)
-        if rows:
-            connection.execute(_PART, rows)
+        _ENTRY.run_many(connection, entries)
+        _PART.run_many(connection, rows)
     except IntegrityError as error:
         raise Busy("another writer appended to the ledger at the same moment", "ledger_forked") from error
-    connection.execute(_MOVE, end)
+    _MOVE.run(connection, end)
     return recorded

@@ -14,13 +14,14 @@ from reviewqueue.config import Settings
 from reviewqueue.db import WRITING, transaction
 from reviewqueue.errors import Busy
 from reviewqueue.models import LedgerHead
+from reviewqueue.prepared import Prepared
 
 record_file = importlib.import_module("reviewqueue.ledger.record")
 
 
 def remove_the_lock() -> None:
     """Neither FOR UPDATE on PostgreSQL nor BEGIN IMMEDIATE on SQLite."""
-    record_file.HEAD = select(LedgerHead.__table__).where(LedgerHead.id == 1)
+    record_file._LOCK = Prepared(lambda _: select(LedgerHead.__table__).where(LedgerHead.id == 1))
     WRITING.clear()
 
 

@@ -16,7 +16,7 @@ from reviewqueue.models import LedgerEntry
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = 8
-APPENDS = int(os.environ.get("LEDGER_APPENDS", "250"))
+APPENDS = int(os.environ.get("LEDGER_APPENDS", "2000"))
 
 
 def _append_at_once(settings, how: str, count: int) -> list[tuple[int, int]]:
