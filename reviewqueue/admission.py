@@ -20,7 +20,7 @@ from werkzeug.routing import Rule
 from werkzeug.wrappers import Response as AnyResponse
 from werkzeug.wsgi import get_content_length
 
-from reviewqueue import answers
+from reviewqueue import answers, ids
 from reviewqueue.answers import SAFE_METHODS, for_programs, problem
 from reviewqueue.config import current
 from reviewqueue.errors import Forbidden
@@ -119,6 +119,7 @@ def admit() -> AnyResponse | None:
     """Everything that is checked before a view runs, cheapest first."""
     g.started = perf_counter()
     g.request_id = answers.request_id(request.headers.get("X-Request-Id")) or uuid.uuid4().hex
+    ids.request_id.set(g.request_id)
     _check_host()
     _check_length()
     if "\0" in request.path:

@@ -7,13 +7,10 @@ exception's message into an answer or a log line.
 from __future__ import annotations
 
 import re
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from http import HTTPStatus
 from time import perf_counter
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 import structlog
 from flask import Flask, Response, current_app, g, jsonify, make_response, render_template, request
@@ -22,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from reviewqueue import metrics
+from reviewqueue import logs, metrics
 from reviewqueue.config import current
 from reviewqueue.errors import Busy, Conflict, Fault, Forbidden, Invalid, Missing, Refusal
 
@@ -60,34 +57,11 @@ log = structlog.get_logger("reviewqueue.web")
 
 def init_app(app: Flask) -> None:
     """Answer every error of `app`, and finish every answer with headers and a log line."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=lambda *_: structlog.WriteLogger(cast(TextIO, _StandardError())),
-    )
+    logs.configure()
     app.register_error_handler(Refusal, _refused)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _unexpected)
     app.after_request(_finish)
-
-
-class _StandardError:
-    """Where log lines go. One that cannot be written, on a full disk, is counted: nobody waits for a log."""
-
-    def write(self, line: str) -> int:
-        # Asked for with every line: whoever redirects standard error later gets the lines too.
-        try:
-            return sys.stderr.write(line)
-        except OSError:
-            metrics.LOG_LINES_DROPPED.inc()
-            return 0
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            sys.stderr.flush()
 
 
 def app() -> Flask:
@@ -168,8 +142,7 @@ def _unexpected(error: Exception) -> Response:
         said = "The storage is full." if full else "The database is busy."
         return _answer(503, said, "storage_full" if full else "busy", None, {"Retry-After": "2"})
     # Messages of exceptions may quote what was sent, so only where it happened is logged.
-    frames = traceback.extract_tb(error.__traceback__)[-12:]
-    where = [f"{'/'.join(f.filename.split('/')[-2:])}:{f.lineno} {f.name}" for f in frames]
+    where = logs.where(error.__traceback__)
     log.error("request.failed", error=type(error).__name__, where=where, **_context())
     return _answer(500, None, "internal_error", None, {})
 
@@ -247,13 +220,15 @@ def _finish(response: Response) -> Response:
         if response.status_code == 409 and request.path.startswith("/claims/"):
             metrics.LEASE_CONFLICTS.inc()
         metrics.SECONDS.labels("api" if for_programs() else "page").observe(seconds)
-        log.info("request", status=response.status_code, ms=round(seconds * 1000), **_context())
+        log.info("request", status=response.status_code, ms=round(seconds * 1000), **_context(response))
     return response
 
 
-def _context() -> dict[str, Any]:
+def _context(response: Response | None = None) -> dict[str, Any]:
     """Who asked for what, for a log line: the route and ids, never the path, which may hold a token."""
     ids = [value for value in (request.view_args or {}).values() if _ID.fullmatch(str(value))]
+    if response is not None and response.status_code in (200, 201):
+        ids += _ID.findall(response.headers.get("Location", ""))  # of what was made
     return {
         "request_id": g.get("request_id"), "method": request.method, "ids": ids,
         "route": request.url_rule.rule if request.url_rule else None,

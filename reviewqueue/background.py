@@ -192,7 +192,12 @@ class _Bell(Job):
             _client().incr(f"{QUEUE}:starts:{name}")
         except (RedisError, OSError):
             pass
-        run(name)
+        try:
+            run(name)
+        except Exception as error:
+            log.exception("job %s failed", name)
+            # RQ keeps what it is told in Redis, and the message may quote what was sent.
+            raise RuntimeError(type(error).__name__) from None
 
 
 class _Worker(Worker):

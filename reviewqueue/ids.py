@@ -6,10 +6,14 @@ import os
 import re
 import secrets
 import time
+from contextvars import ContextVar
 from datetime import datetime
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _SHAPE = re.compile(r"[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}")
+
+# Of the request that is being answered; what it causes elsewhere carries it on.
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 
 
 def new_id(prefix: str) -> str:

@@ -38,11 +38,13 @@ GROUND = (
     "schema",
 )
 # Beside these every pages.py, api.py, jobs.py and …_pages.py is an edge.
-EDGES = ("admission", "answers", "cli", "lists", "metrics", "shell", "site", "web", "__main__", "__init__")
+EDGES = (
+    "admission", "answers", "cli", "lists", "logs", "metrics", "shell", "site", "web", "__main__", "__init__",
+)  # fmt: skip
 # A folder of edges alone: how the product is run, on one machine or on many.
 RUNNING = "running"
 # Edges that other edges may use.
-SHARED = ("admission", "answers", "lists", "metrics", "web")
+SHARED = ("admission", "answers", "lists", "logs", "metrics", "web")
 # Verbs that use all folders, as a client would.
 OVER_ALL = ("demo",)
 APART = ("client",)  # for backends; can be copied out

@@ -514,6 +514,7 @@ def upgrade() -> None:
     sa.Column('next_attempt_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('lease', sa.Integer(), nullable=False),
     sa.Column('ended_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('request_id', sa.String(length=64), nullable=True),
     sa.CheckConstraint("state IN ('due', 'inflight', 'parked', 'delivered', 'dead', 'cancelled')", name=op.f('ck_delivery_state')),
     sa.CheckConstraint("type IN ('item.decided', 'item.amended', 'item.expired')", name=op.f('ck_delivery_type')),
     sa.ForeignKeyConstraint(['backend_id'], ['backend.id'], name=op.f('fk_delivery_backend_id')),

@@ -6,6 +6,7 @@ transaction, and no receiver, however slow, may keep the others waiting.
 
 from __future__ import annotations
 
+import logging
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
@@ -19,9 +20,11 @@ from reviewqueue.delivery.message import event_body
 from reviewqueue.delivery.signature import signed_headers
 from reviewqueue.delivery.taking import May, Secrets, Turn, asked, rest_of_drain
 from reviewqueue.delivery.turns import Done, turn_over
-from reviewqueue.ids import new_id
+from reviewqueue.ids import new_id, request_id
 from reviewqueue.ledger.record import Recorded
 from reviewqueue.models import Decision, Delivery, Endpoint, Item, Project
+
+log = logging.getLogger("reviewqueue.delivery.deliver")
 
 POOL = 128  # attempts under way in one process; threads are made when they are needed
 TAKING = 30.0  # seconds; an RQ job ends after 60, and the last attempt may take 20
@@ -53,6 +56,7 @@ def schedule(item: Item, decision: Decision, kind: str, recorded: Recorded) -> D
         state="due" if endpoint.state == "active" else "parked",
         created_at=decision.decided_at,
         next_attempt_at=decision.final_at,
+        request_id=request_id.get(),
     )
     session.add(delivery)
     after_commit(_ring)
@@ -78,6 +82,7 @@ def deliver_due(limit: int = 10_000) -> int:
             age = time.monotonic() - started
             room = 0 if age > TAKING or alone else min(POOL - len(running), limit - made)
             turns = turn_over(done, May(room, age < TAKING_SLOW, not running, secrets))
+            _tell(done)
             made += len(turns)
             running |= {pool.submit(_attempt, turn, deny) for turn in turns}
             alone = alone or any(turn.alone for turn in turns)
@@ -107,7 +112,18 @@ def _linger() -> bool:
 def _attempt(turn: Turn, deny: tuple[Network, ...]) -> Done:
     """The HTTP call, in a thread of its own, with no transaction open."""
     headers = signed_headers(turn.delivery_id, int(time.time()), turn.body, turn.secrets, turn.number)
+    if turn.request_id is not None:
+        headers["x-request-id"] = turn.request_id
     return turn, send(turn.url, headers, turn.body, current().callback_allow, deny=deny)
+
+
+def _tell(done: list[Done]) -> None:
+    """A log line for each attempt, now that what came of it is written down."""
+    for turn, outcome in done:
+        said = {"delivery": turn.delivery_id, "attempt": turn.attempt_id, "number": turn.number}
+        said |= {"backend": turn.backend_id, "outcome": outcome.outcome, "status": outcome.status}
+        said |= {"ms": round(outcome.duration * 1000), "request_id": turn.request_id}
+        log.info("attempt", extra={"said": said})
 
 
 def _ring() -> None:

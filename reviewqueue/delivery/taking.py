@@ -43,6 +43,7 @@ class Turn:
     body: bytes
     secrets: tuple[str, ...]
     alone: bool = False
+    request_id: str | None = None
 
 
 def _open(table: Any) -> Any:
@@ -89,7 +90,7 @@ _TAKE = (
         cycle=_D.c.cycle + 1,
         next_attempt_at=bindparam("until", type_=_D.c.next_attempt_at.type),
     )
-    .returning(_D.c.id, _D.c.backend_id, _D.c.lease, _D.c.attempts, _D.c.body)
+    .returning(_D.c.id, _D.c.backend_id, _D.c.lease, _D.c.attempts, _D.c.body, _D.c.request_id)
 )
 _BEGIN = insert(_A)
 _DRAIN = (
@@ -188,9 +189,12 @@ def _begin(
     taken = connection.execute(_TAKE, {"ids": ids, "now": moment, "until": moment + LEASE}).all()
     url, keys = endpoint.url, secrets.of(endpoint.backend_id)
     turns = [
-        Turn(row.id, row.backend_id, row.lease, new_id("att"), row.attempts, url, row.body, keys, alone)
+        Turn(
+            row.id, row.backend_id, row.lease, new_id("att"), row.attempts, url, row.body, keys, alone,
+            row.request_id,
+        )
         for row in taken
-    ]
+    ]  # fmt: skip
     if turns:
         rows = [(turn.attempt_id, turn.delivery_id, turn.number, moment) for turn in turns]
         names = ("id", "delivery_id", "number", "started_at")
@@ -201,7 +205,7 @@ def _begin(
 def _pace(connection: Connection, here: dict[str, Any], taken: int) -> None:
     """After re-enabling, an address is told what was parked at a rate it can bear, then as usual."""
     more = connection.execute(_MORE, here).scalar_one()
-    until = here["now"] + timedelta(seconds=taken / DRAIN_PER_SECOND)
+    until = here["now"] + timedelta(seconds=taken / DRAIN_PER_SECOND) if more else None
     connection.execute(_DRAIN, {"id": here["backend"], "rest_until": until, "draining": bool(more)})
 
 

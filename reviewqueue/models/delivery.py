@@ -87,6 +87,7 @@ class Delivery(Base):
     next_attempt_at: Mapped[datetime]  # inflight: when the lease on the attempt runs out
     lease: Mapped[int] = mapped_column(default=0)  # counts takes; a result with an older one is dropped
     ended_at: Mapped[datetime | None]
+    request_id: Mapped[str | None] = mapped_column(String(64))  # of the request that caused it
 
 
 class Attempt(Base):

@@ -7,6 +7,7 @@ is understood here beyond where a request ends; gunicorn parses it, and refuses 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import socket
 import struct
@@ -17,12 +18,20 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from gunicorn.http.errors import (
+    LimitRequestHeaders,
+    LimitRequestLine,
+    ParseException,
+    UnsupportedTransferCoding,
+)
 from gunicorn.workers.gthread import ThreadWorker
 
 from reviewqueue.config import current
 
 # gunicorn loads this file before webserver has said where web processes add up their counts, and whatever
 # counts must be imported after that: so the imports inside functions.
+
+log = logging.getLogger("reviewqueue.running.reception")
 
 WAITING = 64  # whole requests without a thread
 ARRIVING = 500  # requests of which a part is here; who sends for longest gives way
@@ -195,6 +204,16 @@ class ReceptionWorker(ThreadWorker):  # type: ignore[misc]
     def _gone(self, conn: Any) -> None:
         self.nr_conns -= 1
         conn.close()
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        """What gunicorn could not read, or what failed outside the application: told without a quotation."""
+        known = {LimitRequestLine: 414, LimitRequestHeaders: 431, UnsupportedTransferCoding: 501}
+        status = next((number for kind, number in known.items() if isinstance(exc, kind)), 400)
+        if not isinstance(exc, ParseException):
+            status = 500
+            log.error("a request failed", exc_info=exc)
+        with suppress(OSError):
+            client.sendall(refusal(status))
 
     def murder_pending(self) -> None:
         """gunicorn asks every second: end what took too long to arrive or to leave."""

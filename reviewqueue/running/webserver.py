@@ -13,7 +13,7 @@ from typing import Any
 
 from flask import Flask
 
-from reviewqueue import create_app
+from reviewqueue import create_app, logs
 from reviewqueue.config import ConfigError, Settings
 from reviewqueue.running import startup
 from reviewqueue.running.orphans import die_with_parent
@@ -23,6 +23,7 @@ COUNTS = "PROMETHEUS_MULTIPROC_DIR"
 
 def application() -> Flask:
     """The whole application, its database at the newest schema; a bad setting ends the process."""
+    logs.configure_process()
     try:
         settings = startup.load()
         _share_counts(settings)
@@ -68,6 +69,12 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None
 timeout = 60
 graceful_timeout = 10
 keepalive = 5
-loglevel = "warning"
+logconfig_dict: dict[str, Any] = {
+    "disable_existing_loggers": False,
+    "root": {"handlers": ["lines"], "level": "INFO"},
+    "loggers": {"gunicorn.error": {"level": "WARNING", "handlers": ["lines"], "propagate": False}},
+    "handlers": {"lines": {"class": "logging.StreamHandler", "formatter": "lines"}},
+    "formatters": {"lines": {"()": "reviewqueue.logs.Lines"}},
+}
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
