@@ -86,8 +86,12 @@ def listed(
 
 def address(given: Mapping[str, str], **more: str) -> str:
     """This page's address with these filters and no others."""
-    query = urlencode({**given, **more})
-    return f"{request.path}?{query}" if query else request.path
+    return address_of(request.path, {**given, **more})
+
+
+def address_of(path: str, given: Mapping[str, str]) -> str:
+    """The address of the list at `path` with these filters."""
+    return f"{path}?{urlencode(given)}" if given else path
 
 
 @dataclass(frozen=True)

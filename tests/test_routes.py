@@ -17,8 +17,9 @@ from sqlalchemy import select, text
 
 from reviewqueue.db import db
 from reviewqueue.examples.collect import promote
+from reviewqueue.finding.batch import begin
 from reviewqueue.models import ApiKey, Delivery, Example, Project, Queue, WebSession
-from reviewqueue.people.access import SCOPES, SYSTEM
+from reviewqueue.people.access import SCOPES, SYSTEM, queue_for
 from reviewqueue.people.backends import add_key
 from tests.make import Make
 
@@ -75,6 +76,13 @@ POST   /claims/<token>/decision                             >+000x0>>
 POST   /claims/<token>/escalation                           >+000x0>>
 POST   /claims/<token>/skip                                 >+000x0>>
 POST   /claims/<token>/release                              >+000x0>>
+GET    /queues/<project>/<queue>/triage                     >+0++x0>>
+POST   /queues/<project>/<queue>/batches                    >+0++x0>>
+GET    /queues/<project>/<queue>/alike/<item_id>            >+0++x0>>
+POST   /queues/<project>/<queue>/alike/<item_id>            >+0++x0>>
+GET    /batches/<batch_id>                                  >+000x0>>
+POST   /batches/<batch_id>/run                              >+000x0>>
+POST   /batches/<batch_id>/undo                             >+000x0>>
 POST   /queues/<project>/<queue>/claims                     >+0++x0>>
 POST   /items/<item_id>/claims                              >+0++x0>>
 POST   /items/<item_id>/overrides                           >xx++xx>>
@@ -184,6 +192,7 @@ def place(app: Flask, make: Make, client: Callable[..., Any]) -> Place:
         "item_id": item.id,
         "waiting": waiting.id,
         "decision_id": given.decision.id,
+        "batch_id": begin(ada, queue_for(ada, project.name, "main"), {held.id: "approve"}),
         "example_id": one(Example.id, Example.decision_id == given.decision.id),
         "delivery_id": one(Delivery.id, Delivery.item_id == item.id),
         "number": "1",

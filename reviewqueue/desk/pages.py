@@ -14,10 +14,10 @@ from reviewqueue import lists
 from reviewqueue.config import current
 from reviewqueue.desk import readable, seen
 from reviewqueue.errors import Invalid
-from reviewqueue.finding import catalogue, find
+from reviewqueue.finding import alike, catalogue, find
 from reviewqueue.models import Queue
 from reviewqueue.models.review import PRIORITIES
-from reviewqueue.people.access import may, project_for, projects_of, queue_for
+from reviewqueue.people.access import ADJUDICATION, may, project_for, projects_of, queue_for
 from reviewqueue.review import queues
 from reviewqueue.web import actor, right, show
 
@@ -57,15 +57,14 @@ def desk() -> Response:
 def waiting(project: str, queue: str) -> Response:
     """What waits in one queue, page by page."""
     found = queue_for(actor(), project, queue, "read_items")
-    overseen = may(actor(), "read_audit")
-    given = lists.asked(*FILTERS, *(find.OVERSEEN if overseen else ()))
+    given = lists.asked(*names())
     cursor, narrowed = request.args.get("cursor"), any(name != "sort" for name in given)
     listed, count, error = queues.Page([], None), 0, None
     try:
-        filters = _filters(found, given)
+        narrowing = filters(found, given)
         sort = given.get("sort", "queue")
-        listed = queues.page(actor(), project, queue, filters, sort=sort, cursor=cursor)
-        count = queues.matching(actor(), project, queue, filters, find.COUNTED + 1) if narrowed else 0
+        listed = queues.page(actor(), project, queue, narrowing, sort=sort, cursor=cursor)
+        count = queues.matching(actor(), project, queue, narrowing, find.COUNTED + 1) if narrowed else 0
     except Invalid as invalid:
         error = invalid
     return show(
@@ -75,8 +74,15 @@ def waiting(project: str, queue: str) -> Response:
         next=lists.address(given, cursor=listed.next_cursor) if listed.next_cursor else None,
         first=lists.address(given) if cursor else None, count=find.told(count), narrowed=narrowed,
         chips=lists.chips(given, find.LABELS, _told), more=[name for name in MORE if name in given],
-        overseen=overseen, unlisted=catalogue.unlisted() if narrowed else 0, undo=seen.undoable(actor()),
+        overseen=may(actor(), "read_audit"), bulk=may(actor(), "review") and queue != ADJUDICATION,
+        more_like=alike.more_like(found, [row.item.number for row in listed.rows]),
+        unlisted=catalogue.unlisted() if narrowed else 0, undo=seen.undoable(actor()),
     )  # fmt: skip
+
+
+def names() -> tuple[str, ...]:
+    """The filters of a queue's list that the actor may use."""
+    return (*FILTERS, *(find.OVERSEEN if may(actor(), "read_audit") else ()))
 
 
 def _told(name: str, value: str) -> str:
@@ -91,7 +97,8 @@ def _told(name: str, value: str) -> str:
     return words.get(value, value)
 
 
-def _filters(queue: Queue, given: Mapping[str, str]) -> queues.Filters:
+def filters(queue: Queue, given: Mapping[str, str]) -> queues.Filters:
+    """What `given` narrows a queue's list to; Invalid names what makes no sense."""
     age = given.get("age")
     if age is not None and not (age.isascii() and age.isdigit() and len(age) < 7):
         raise Invalid("Age is a number of hours.", field="age")

@@ -1,0 +1,96 @@
+"""Many items decided at once, in the browser: preview, group, result, undo; all without script."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from reviewqueue.db import db
+from reviewqueue.finding import batch, catalogue
+from reviewqueue.models import Decision, Item
+
+pytestmark = pytest.mark.sqlite  # what depends on the database is tested in tests/finding
+
+QUEUE = "/queues/support-replies/main"
+
+
+@pytest.fixture(autouse=True)
+def _nobody_by_lot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "ONE_IN", 1_000)
+
+
+def marked(page: str) -> list[str]:
+    return re.findall(r'<input type="checkbox" name="item" value="(itm_\w+)" checked', page)
+
+
+def decided() -> int:
+    return (
+        db.session.scalar(select(func.count()).select_from(Decision).where(Decision.undone_at.is_(None))) or 0
+    )
+
+
+def test_all_that_match_are_previewed_decided_and_taken_back(make: Any, client: Callable[..., Any]) -> None:
+    project = make.project(undo_seconds=600, reasons=["tone"], confidence_below=0.8, risk_above=0.6)
+    hostile = make.item(project, output="<b>spam</b> one", risk=0.1)
+    make.item(project, output="spam two")
+    make.item(project, output="fine")
+    make.item(project, output="spam three", risk=0.9)
+    catalogue.index_due()
+    ada = client(make.person("ada"))
+    assert 'name="all"' in ada.get(f"{QUEUE}?text=spam").text
+    page = ada.get(f"{QUEUE}/triage?text=spam&all=yes").text
+    assert len(marked(page)) == 2
+    assert "&lt;b&gt;spam" in page
+    assert batch.RISKY in page
+    assert decided() == 0
+    sent = {"item": [*marked(page), "itm_x"], "verdict": "reject"}
+    refused = ada.send(f"{QUEUE}/batches", sent)
+    assert refused.status_code == 422
+    assert "Choose a reason" in refused.text
+    assert marked(refused.text) == marked(page), "what was marked stays marked"
+    answer = ada.send(f"{QUEUE}/batches", sent | {"reason": "tone"})
+    assert answer.status_code == 303
+    result = ada.get(answer.location).text
+    assert "2 decided" in result
+    assert decided() == 2
+    assert db.session.scalar(select(Decision.reason).where(Decision.item_id == hostile.id)) == "tone"
+    ada.send(f"{answer.location}/undo")
+    assert decided() == 0
+    assert ada.get(answer.location).text.count("Taken back") >= 2
+
+
+def test_a_group_follows_its_sample_or_stays(make: Any, client: Callable[..., Any]) -> None:
+    project = make.project(undo_seconds=600, reasons=["tone"])
+    items = [make.item(project, output="Your parcel has left our house.") for _ in range(8)]
+    catalogue.index_due()
+    ada = client(make.person("ada"))
+    assert "7 more like this" in ada.get(QUEUE).text
+    address = f"{QUEUE}/alike/{items[0].id}"
+    sample = re.findall(r'name="sample" value="(itm_\w+)"', ada.get(address).text)
+    assert len(sample) == 5
+    assert sample[0] == items[0].id
+    said = {f"verdict.{id_}": "approve" for id_ in sample}
+    for short in ({}, {**said, f"verdict.{sample[1]}": ""}):
+        assert ada.send(address, {"sample": sample} | short).status_code == 422
+    assert decided() == 0
+    otherwise = said | {f"verdict.{sample[3]}": "reject", "reason": "tone", "sample": sample}
+    result = ada.get(ada.send(address, otherwise).location).text
+    assert decided() == 5
+    assert result.count("You did not say the same of all in the sample.") == 3
+    [rejected] = db.session.scalars(select(Decision.item_id).where(Decision.verdict == "reject"))
+    assert rejected == sample[3]
+    rest = list(db.session.scalars(select(Item.id).where(Item.status == "pending")))
+    ada.send(f"{QUEUE}/alike/{rest[0]}", {"sample": rest[0], f"verdict.{rest[0]}": "approve"})
+    assert decided() == 8, "the others follow a sample that agrees"
+
+
+def test_a_list_offers_marks_only_to_who_may_decide(make: Any, client: Callable[..., Any]) -> None:
+    make.item(make.project())
+    assert 'name="item"' in client(make.person("ada")).get(QUEUE).text
+    assert 'name="item"' not in client(make.person("aud")).get(QUEUE).text
+    page = client(make.person("ada")).get(f"{QUEUE}/triage").text
+    assert "Nothing is marked" in page
