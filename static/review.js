@@ -277,7 +277,9 @@
 
   // htmx only knows of buttons that were clicked, and Ctrl+Enter clicks none.
   document.addEventListener("htmx:configRequest", (event) => {
-    if (event.detail.elt === form() && now?.verdict) event.detail.parameters.verdict = now.verdict;
+    if (event.detail.elt !== form() || !now?.verdict) return;
+    event.detail.parameters.verdict = now.verdict;
+    if (ahead?.path && ahead.form === now.form) event.detail.parameters.ahead = ahead.path.split("/").pop();
   });
 
   // What did not arrive, or was refused without a new page, can be sent again.
@@ -305,6 +307,42 @@
   // The key of Edit and the fold's key reach what is folded, too.
   document.addEventListener("focus", (event) => { if (event.target.matches?.("[data-first]")) toEditor(); }, true);
   document.addEventListener("click", (event) => { if (event.target.closest?.(".typed[data-first]") === event.target) toEditor(); });
+
+  /* --- the next review, fetched while this one is read ---------------------------------------------------- */
+
+  const AHEAD_AFTER = 150;
+  let ahead = null; // {form, path, html}: a page that only this script has seen yet
+
+  async function fetchAhead() {
+    const current = review();
+    if (!current || current.lost || current.sent || ahead?.form === current.form || document.hidden) return;
+    ahead = { form: current.form };
+    try {
+      const answer = await fetch(`${current.claim}/ahead`, { method: "POST", headers: { "X-CSRFToken": window.rq.csrf() } });
+      const html = await answer.text();
+      const path = answer.headers.get("X-Next-Claim");
+      // Too late it is left alone: nobody opens it, and it is free again in half a minute.
+      if (path && form() === current.form && !current.sent) ahead = { form: current.form, path, html };
+    } catch { /* then the next one is fetched when it is wanted */ }
+  }
+
+  function giveBack(path) {
+    const body = new URLSearchParams({ csrf_token: window.rq.csrf() });
+    fetch(`${path}/release`, { method: "POST", body, keepalive: true, redirect: "manual" }).catch(() => {});
+  }
+
+  window.addEventListener("pagehide", () => { if (ahead?.path) giveBack(ahead.path); ahead = null; });
+
+  // The server says whether what was fetched is ours now; its answer is what has changed on it since.
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { detail } = event;
+    const path = detail.xhr.getResponseHeader("X-Next-Claim");
+    if (!path || detail.requestConfig.elt !== now?.form) return;
+    if (ahead?.path !== path) { window.location.assign(path); detail.shouldSwap = false; return; }
+    detail.serverResponse = ahead.html.replace(/<!--undo-->[^]*?<!--\/undo-->/, () => detail.xhr.responseText);
+    ahead = null;
+    setTimeout(save, 0); // its lease began when it was opened
+  }, true);
 
   /* --- small forms beside the verdict ------------------------------------------------------------------ */
 
@@ -356,6 +394,7 @@
   function wake() {
     tick();
     review();
+    if (form() && !$("#lost")) setTimeout(fetchAhead, AHEAD_AFTER);
     if (!$("#lost")) return;
     if (now) now.lost = true;
     for (const button of all("button[name=verdict]")) button.disabled = true;

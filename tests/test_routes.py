@@ -69,6 +69,7 @@ GET    /items/<item_id>                                     >+0+++0>>
 GET    /claims/<token>                                      >+000x0>>
 PUT    /claims/<token>                                      >+000x0>>
 GET    /claims/<token>/lease                                >+000x0>>
+POST   /claims/<token>/ahead                                >+000x0>>
 POST   /claims/<token>/changes                              >+000x0>>
 POST   /claims/<token>/shape                                >+000x0>>
 POST   /claims/<token>/comment                              >+000x0>>

@@ -23,7 +23,8 @@ from reviewqueue.models import Claim, Decision, Project, Queue
 from reviewqueue.people.access import queue_for
 from reviewqueue.review import claim as claims
 from reviewqueue.review import decide as decisions
-from reviewqueue.web import actor, notice, right, show
+from reviewqueue.review import next as turns
+from reviewqueue.web import actor, notice, person, right, show
 
 pages = Blueprint("review", __name__)
 
@@ -33,7 +34,7 @@ pages = Blueprint("review", __name__)
 def claim_from(project: str, queue: str) -> AnyResponse:
     """Claim the best next review of a queue, or say that nothing is free."""
     found = queue_for(actor(), project, queue)
-    claimed = claims.claim_next(actor(), found)
+    claimed = turns.next_claim(actor(), found, _left_out())
     if claimed is not None:
         return redirect(f"/claims/{claimed.token}", 303)
     return show("desk/nothing.html", **place_of(found), undo=seen.undoable(actor()))
@@ -53,7 +54,7 @@ def review(token: str) -> AnyResponse:
     claim, review, item = claims.open_claim(actor(), token)
     if claim.ended == "decided":
         return redirect(f"/items/{item.id}", 303)
-    if review.claim_token != token or (review.lease_expires_at and review.lease_expires_at <= now()):
+    if review.claim_token != token or (review.lease_expires_at or now()) <= now() + turns.AHEAD:
         # Somebody may be taking it at this moment: then the claim is read again, ended.
         with suppress(LeaseLost):
             claims.renew(actor(), token)
@@ -150,7 +151,30 @@ def decide(token: str) -> AnyResponse:
         _save(token, draft)
         why = error.message if isinstance(error, Conflict) else None
         return _here(lost_page(token, draft, why), token)
+    ahead = form.get("ahead", "")
+    if ahead and turns.begin(actor(), ahead):
+        # The browser has that page already: only what has changed since goes there.
+        answer = show("desk/_undo.html", undo=seen.undoable(actor()))
+        answer.headers["X-Next-Claim"] = answer.headers["HX-Push-Url"] = f"/claims/{ahead}"
+        return answer
     return _next(queue_id)
+
+
+@pages.post("/claims/<token>/ahead")
+@right("review")
+def ahead(token: str) -> AnyResponse:
+    """The page of the next review, claimed for half a minute while this one is read; or nothing."""
+    _, review, _ = claims.open_claim(actor(), token)
+    try:
+        claimed = turns.claim_ahead(actor(), db.session.get_one(Queue, review.queue_id), _left_out())
+    except Conflict:
+        claimed = None
+    if claimed is None:
+        return Response(status=204)
+    claim, review, item = claims.open_claim(actor(), claimed.token)
+    answer = review_page(claim, review, item, typed=claim.draft, restored=bool(claim.draft))
+    answer.headers["X-Next-Claim"] = f"/claims/{claim.token}"
+    return answer
 
 
 @pages.post("/claims/<token>/skip")
@@ -238,11 +262,17 @@ def _next(queue_id: str) -> AnyResponse:
     if held:
         return redirect(f"/claims/{held}", 303)
     try:
-        claimed = claims.claim_next(actor(), db.session.get_one(Queue, queue_id), offered=True)
+        queue = db.session.get_one(Queue, queue_id)
+        claimed = turns.next_claim(actor(), queue, _left_out(), offered=True)
     except Conflict as full:
         notice(full.message)
         return redirect("/", 303)
     return redirect(f"/claims/{claimed.token}" if claimed else _address(queue_id), 303)
+
+
+def _left_out() -> tuple[str, ...]:
+    me = person()
+    return me.wishes.leave_out if me else ()
 
 
 def _taken_unopened(claim: Claim) -> bool:

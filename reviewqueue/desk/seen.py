@@ -26,6 +26,7 @@ from reviewqueue.models import (
     Review,
 )
 from reviewqueue.people.access import Actor, may, projects_of
+from reviewqueue.review.next import AHEAD
 from reviewqueue.review.queues import CHOSEN, held_by, reasons_told
 
 NEUTRAL = "The policy wants a person to look at this one: its confidence or risk, or the lot."
@@ -151,13 +152,16 @@ def _given_last(actor: Actor) -> Undoable | None:
 
 
 def held_in(actor: Actor, queue_id: str) -> str | None:
-    """The token of what the actor holds in this queue, longest held first; None when they hold nothing."""
-    return db.session.scalars(
-        select(Review.claim_token)
+    """The token of what the actor holds in this queue, longest held first; None when they hold nothing.
+
+    What was only claimed ahead, and never opened, they do not hold.
+    """
+    held = db.session.execute(
+        select(Review.claim_token, Review.claimed_at, Review.lease_expires_at)
         .where(held_by(actor.id, now()), Review.queue_id == queue_id)
         .order_by(Review.claimed_at)
-        .limit(1)
-    ).first()
+    )
+    return next((row.claim_token for row in held if row.lease_expires_at > row.claimed_at + AHEAD), None)
 
 
 def nothing_yet(actor: Actor) -> bool:

@@ -1,0 +1,77 @@
+"""What a reviewer gets next: passing by what they want left out, and claimed a little ahead of being seen.
+
+What is claimed ahead has a short lease and was not seen: its own lease and clock begin when it is opened.
+Must never keep a review from others for longer than that short lease when nobody opens it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+
+from sqlalchemy import update
+
+from reviewqueue.content.harm import categories_of
+from reviewqueue.db import db, now, transaction
+from reviewqueue.models import Claim, Item, Queue, Review
+from reviewqueue.people.access import Actor, require
+from reviewqueue.review.claim import LEASE, claim_next, give_up, keep_away, mine
+from reviewqueue.review.queues import wanted
+
+AHEAD = timedelta(seconds=30)
+PASSED = timedelta(hours=24)  # how long what is left out stays away from who wants that
+MOST_PASSED = 50  # at once
+
+
+def next_claim(
+    actor: Actor, queue: Queue, leave_out: Collection[str] = (), *, offered: bool = False
+) -> Claim | None:
+    """`claim_next`, but for items flagged with a category in `leave_out`: those go back at once, untold."""
+    for _ in range(MOST_PASSED):
+        claim = claim_next(actor, queue, offered=offered)
+        if claim is None or not leave_out or not set(leave_out) & set(categories_of(_flags(claim))):
+            return claim
+        _pass_by(actor, claim.token)
+    return None
+
+
+def claim_ahead(actor: Actor, queue: Queue, leave_out: Collection[str] = ()) -> Claim | None:
+    """The next review under a short lease, for a page that is fetched before it is wanted; or None."""
+    claim = next_claim(actor, queue, leave_out, offered=True)
+    if claim is None or not _lease(actor, claim.token, AHEAD):
+        return None
+    return claim
+
+
+def begin(actor: Actor, token: str) -> bool:
+    """Open what was claimed ahead: lease and clock begin now. False when somebody else took it meanwhile."""
+    require(actor, "review")
+    return _lease(actor, token, LEASE, opened=True)
+
+
+def _lease(actor: Actor, token: str, lease: timedelta, opened: bool = False) -> bool:
+    with transaction() as session:
+        moment = now()
+        began = {"claimed_at": moment} if opened else {}
+        kept = session.execute(
+            update(Review)
+            .where(Review.claim_token == token, Review.claimed_by == actor.id, wanted())
+            .values(lease_expires_at=moment + lease, **began)
+            .execution_options(synchronize_session=False)
+        )
+        if opened:
+            session.execute(update(Claim).where(Claim.token == token).values(claimed_at=moment))
+    return bool(kept.rowcount == 1)  # type: ignore[attr-defined]
+
+
+def _flags(claim: Claim) -> list[object]:
+    number = db.session.get_one(Review, claim.review_id).item_number
+    return db.session.get_one(Item, number).risk_flags or []
+
+
+def _pass_by(actor: Actor, token: str) -> None:
+    """Give it back and keep it away from this person; the claim reads as given back, nothing more."""
+    with transaction() as session:
+        claim = mine(session, actor, token)
+        give_up(session, claim, "released")
+        keep_away(session, claim.review_id, actor.id, now() + PASSED)
