@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 
-from reviewqueue import logs
 from reviewqueue.config import KEY_NAMES, Settings, create_keys, current, describe, rotate_key
 from reviewqueue.models.people import ROLES
 from reviewqueue.running import keeping, replaying, startup
@@ -288,9 +287,7 @@ def worker(burst: bool, as_json: bool) -> None:
     """Do background jobs; run as many as you like, on as many machines."""
     from reviewqueue.background import work
 
-    if not burst:
-        logs.configure_process()
-    work(startup.open_base(startup.load()), burst=burst)
+    work(startup.open_for_jobs(stays=not burst), burst=burst)
     if burst:
         put(as_json, {"done": True}, "nothing waits")
 
@@ -302,9 +299,7 @@ def relay(once: bool, as_json: bool) -> None:
     """See to it that nothing due is forgotten; one leads, others stand by."""
     from reviewqueue.running.relay import relay as lead
 
-    if not once:
-        logs.configure_process()
-    done = lead(startup.open_base(startup.load()), once=once)
+    done = lead(startup.open_for_jobs(stays=not once), once=once)
     if once:
         put(as_json, {"done": done}, *(f"{name}: {count}" for name, count in done.items()))
 

@@ -16,7 +16,7 @@ from flask import Flask
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from reviewqueue import create_base, schema
+from reviewqueue import create_base, logs, schema
 from reviewqueue.config import KEY_NAMES, ConfigError, Settings, create_keys
 from reviewqueue.db import db
 from reviewqueue.ledger import known
@@ -62,6 +62,13 @@ def open_base(settings: Settings) -> Flask:
     with app.app_context():
         ensure_schema(settings)
     return app
+
+
+def open_for_jobs(stays: bool) -> Flask:
+    """The application of a worker or relay; one that stays tells what it does in lines of JSON."""
+    if stays:
+        logs.configure_process()
+    return open_base(load())
 
 
 def ensure_schema(settings: Settings) -> None:
