@@ -120,7 +120,7 @@ def _preview(queue: Queue, project_name: str, error: Invalid | None = None) -> R
     given = {name: value for name, value in request.values.items() if name in desk.names()}
     matching = 0
     if request.values.get("all") and not marked:
-        filters = desk.filters(queue, given)
+        filters = find.of_queue(queue, given)
         listed = queues.page(actor(), project_name, queue.name, filters, limit=batch.MOST)
         marked = [row.item.id for row in listed.rows]
         matching = queues.matching(actor(), project_name, queue.name, filters, batch.MOST + 1)

@@ -13,6 +13,7 @@ from flask import Blueprint, Response, request
 from reviewqueue import lists
 from reviewqueue.desk.readable import line
 from reviewqueue.errors import Invalid
+from reviewqueue.finding import asked as asking
 from reviewqueue.finding import catalogue, find
 from reviewqueue.models.intake import STATUSES
 from reviewqueue.models.review import VERDICTS
@@ -21,18 +22,18 @@ from reviewqueue.web import actor, right, show
 
 pages = Blueprint("found", __name__)
 
-MORE = ("queue", "reason", "cause", "person", "model", "prompt", *find.OVERSEEN, "within")
+MORE = ("queue", "reason", "cause", "person", "model", "prompt", *asking.OVERSEEN, "within")
 
 
 @pages.get("/items")
 @right("read_audit")
 def items() -> Response:
     """Items of every project, newest first, narrowed by what the address says."""
-    given = lists.asked(*find.OF_ITEMS)
+    given = lists.asked(*asking.OF_ITEMS)
     cursor = request.args.get("cursor")
     found, count, error = find.Found((), None), 0, None
     try:
-        asked = find.question(given)
+        asked = asking.question(given)
         found = find.find(actor(), asked, after=_after(cursor))
         count = find.count(actor(), asked)
     except Invalid as invalid:
@@ -42,7 +43,7 @@ def items() -> Response:
     return show(
         "desk/items.html", status=422 if error else 200, given=given, error=error, hits=found.hits,
         count=find.told(count), unlisted=catalogue.unlisted(), line=line, people=people, choices=choices,
-        chips=lists.chips(given, find.LABELS, lambda name, value: _told(choices, name, value)),
+        chips=lists.chips(given, asking.LABELS, lambda name, value: _told(choices, name, value)),
         more=[name for name in MORE if name in given],
         next=lists.address(given, cursor=str(found.after)) if found.after else None,
         first=lists.address(given) if cursor else None,
@@ -60,7 +61,7 @@ def _choices() -> dict[str, list[tuple[str, str]]]:
     """What the filters offer: (value, text) by filter."""
     projects = projects_of(actor())
     names = {project.id: project.name for project in projects}
-    people = people_of(find.known("person"))
+    people = people_of(asking.known("person"))
     queues = [f"{names[queue.project_id]}/{queue.name}" for queue in visible_queues(actor())]
     offered: dict[str, list[tuple[str, str]]] = {
         "project": [(project.name, project.title) for project in projects],
@@ -70,13 +71,13 @@ def _choices() -> dict[str, list[tuple[str, str]]]:
         "verdict": [(word, word) for word in VERDICTS],
     }
     for name in ("reason", "cause", "model", "prompt", "flag"):
-        offered[name] = [(word, word) for word in find.known(name)]
+        offered[name] = [(word, word) for word in asking.known(name)]
     return offered
 
 
 def _told(choices: Mapping[str, list[tuple[str, str]]], name: str, value: str) -> str:
     """A filter's value in words."""
     words: dict[str, Any] = dict(choices.get(name, ()))
-    if name in find.HOURS:
-        return find.HOURS[name].get(value, f"{value} h")
+    if name in asking.HOURS:
+        return asking.HOURS[name].get(value, f"{value} h")
     return str(words.get(value, value))

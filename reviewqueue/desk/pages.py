@@ -5,7 +5,6 @@ Reads only. Filters and sorting are names this page allows; nothing else in an a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import groupby
 
 from flask import Blueprint, Response, request
@@ -15,7 +14,7 @@ from reviewqueue.config import current
 from reviewqueue.desk import readable, seen
 from reviewqueue.errors import Invalid
 from reviewqueue.finding import alike, catalogue, find
-from reviewqueue.models import Queue
+from reviewqueue.finding import asked as asking
 from reviewqueue.models.review import PRIORITIES
 from reviewqueue.people.access import ADJUDICATION, may, project_for, projects_of, queue_for
 from reviewqueue.review import queues
@@ -23,8 +22,7 @@ from reviewqueue.web import actor, right, show
 
 pages = Blueprint("desk", __name__)
 
-FILTERS = ("text", "priority", "age", "overdue", "claimed", "model", "prompt", "sort")
-MORE = ("claimed", "model", "prompt", *find.OVERSEEN)
+MORE = ("claimed", "model", "prompt", *asking.OVERSEEN)
 AGES = (
     ("", "Any"),
     ("1", "Over 1 hour"),
@@ -32,7 +30,6 @@ AGES = (
     ("24", "Over a day"),
     ("168", "Over a week"),
 )
-CLAIMED = {"yes": True, "no": False}
 
 
 @pages.get("/")
@@ -61,7 +58,7 @@ def waiting(project: str, queue: str) -> Response:
     cursor, narrowed = request.args.get("cursor"), any(name != "sort" for name in given)
     listed, count, error = queues.Page([], None), 0, None
     try:
-        narrowing = filters(found, given)
+        narrowing = find.of_queue(found, given)
         sort = given.get("sort", "queue")
         listed = queues.page(actor(), project, queue, narrowing, sort=sort, cursor=cursor)
         count = queues.matching(actor(), project, queue, narrowing, find.COUNTED + 1) if narrowed else 0
@@ -73,7 +70,7 @@ def waiting(project: str, queue: str) -> Response:
         line=readable.line, ages=AGES, priorities=list(PRIORITIES),
         next=lists.address(given, cursor=listed.next_cursor) if listed.next_cursor else None,
         first=lists.address(given) if cursor else None, count=find.told(count), narrowed=narrowed,
-        chips=lists.chips(given, find.LABELS, _told), more=[name for name in MORE if name in given],
+        chips=lists.chips(given, asking.LABELS, _told), more=[name for name in MORE if name in given],
         overseen=may(actor(), "read_audit"), bulk=may(actor(), "review") and queue != ADJUDICATION,
         more_like=alike.more_like(found, [row.item.number for row in listed.rows]),
         unlisted=catalogue.unlisted() if narrowed else 0, undo=seen.undoable(actor()),
@@ -81,8 +78,8 @@ def waiting(project: str, queue: str) -> Response:
 
 
 def names() -> tuple[str, ...]:
-    """The filters of a queue's list that the actor may use."""
-    return (*FILTERS, *(find.OVERSEEN if may(actor(), "read_audit") else ()))
+    """What the address of a queue's list may hold, as far as the actor may use it."""
+    return (*asking.names(actor(), of_queue=True), "sort")
 
 
 def _told(name: str, value: str) -> str:
@@ -95,18 +92,3 @@ def _told(name: str, value: str) -> str:
         else {}
     )
     return words.get(value, value)
-
-
-def filters(queue: Queue, given: Mapping[str, str]) -> queues.Filters:
-    """What `given` narrows a queue's list to; Invalid names what makes no sense."""
-    age = given.get("age")
-    if age is not None and not (age.isascii() and age.isdigit() and len(age) < 7):
-        raise Invalid("Age is a number of hours.", field="age")
-    claimed = lists.chosen(given, "claimed", list(CLAIMED))
-    return queues.Filters(
-        priority=given.get("priority"),
-        age=int(age) if age else None,
-        overdue=lists.chosen(given, "overdue", ["yes"]) is not None,
-        claimed=CLAIMED[claimed] if claimed else None,
-        only=find.within(find.question({n: v for n, v in given.items() if n in find.WITHIN}), queue),
-    )

@@ -1,70 +1,30 @@
-"""Finding: what was asked for in a list's address, as a question to the catalogue.
+"""Finding: the items, or the reviews that wait in a queue, that a question asks for.
 
-A question is made of names this file knows; nothing else in an address reaches a query. Whoever reviews
-must never be able to ask for what would tell how an output was routed or what others said of it.
+Few matches are looked up one by one; many are met by walking the list in its own order. Must never show
+who only reviews the list of all items: it tells how they were routed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, false, func, select
 from sqlalchemy.orm import load_only
 
-from reviewqueue.db import db, now
+from reviewqueue.db import db
 from reviewqueue.errors import Invalid
 from reviewqueue.finding import words
-from reviewqueue.finding.catalogue import EQUAL, facts
-from reviewqueue.ids import is_id
-from reviewqueue.models import Card, Decision, Facet, Item, Project, Queue, Review
-from reviewqueue.models.intake import STATUSES
-from reviewqueue.models.review import VERDICTS
+from reviewqueue.finding.asked import CLAIMED, OF_CATALOGUE, OVERSEEN, Question, code_of, hours, question
+from reviewqueue.finding.catalogue import facts
+from reviewqueue.models import Card, Decision, Item, Project, Queue, Review
 from reviewqueue.people.access import Actor, require
+from reviewqueue.review.queues import Filters
 
 PAGE = 50
 COUNTED = 1_000  # beyond this a list has "1,000+"
 FEW = 2_000  # matches that are looked up one by one
-MOST_HOURS = 100_000
-
-# What a list of a queue can be asked for by everybody who sees the queue, and by overseers besides.
-OF_QUEUE = ("text", "model", "prompt")
-OVERSEEN = ("flag", "confidence_from", "confidence_to", "risk_from", "risk_to")
-WITHIN = (*OF_QUEUE, *OVERSEEN)
-# What the list of all items can be asked for; overseers alone see it.
-OF_ITEMS = (
-    "text", "project", "queue", "status", "verdict", "reason", "cause", "person", "model", "prompt",
-    *OVERSEEN, "age", "within", "overdue",
-)  # fmt: skip
-LABELS = {
-    "text": "words", "project": "project", "queue": "queue", "status": "status", "verdict": "verdict",
-    "reason": "reason", "cause": "cause", "person": "decided by", "model": "model", "prompt": "prompt",
-    "flag": "flag", "confidence_from": "confidence from", "confidence_to": "confidence to",
-    "risk_from": "risk from", "risk_to": "risk to", "age": "older than", "within": "within",
-    "overdue": "overdue", "priority": "priority", "claimed": "held",
-}  # fmt: skip
-_SPANS = {"1": "1 hour", "4": "4 hours", "24": "a day", "168": "a week", "720": "30 days"}
-HOURS = {"age": _SPANS, "within": _SPANS}
-_WORDS = {"status": STATUSES, "verdict": VERDICTS}
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is looked for; `nothing` when no item can be what was asked for."""
-
-    item: str | None  # an item's own id
-    words: Sequence[str]
-    equal: Mapping[str, int]  # columns of Card
-    flag: int | None
-    ranges: Sequence[ColumnElement[bool]]  # of Card, beside `equal`
-    nothing: bool
-
-    @property
-    def asks(self) -> bool:
-        """Whether it narrows anything."""
-        return bool(self.item or self.words or self.equal or self.flag or self.ranges or self.nothing)
 
 
 @dataclass(frozen=True)
@@ -82,19 +42,6 @@ class Found:
 
     hits: Sequence[Hit]
     after: int | None
-
-
-def question(given: Mapping[str, str]) -> Question:
-    """What the filters `given` ask for; Invalid names the one that makes no sense."""
-    text = given.get("text", "")
-    item = text if is_id("itm", text) else None
-    asked = [] if item else words.asked(text)
-    if text and not item and not asked:
-        raise Invalid("Write a word to look for, or an item's id.", field="text")
-    equal, unknown = _equal(given)
-    flag = _code("flag", given["flag"]) if "flag" in given else None
-    nothing = unknown or ("flag" in given and flag is None)
-    return Question(item, asked, equal, flag, _ranges(given), nothing)
 
 
 def find(actor: Actor, asked: Question, *, after: int | None = None, limit: int = PAGE) -> Found:
@@ -132,7 +79,7 @@ def within(asked: Question, queue: Queue) -> list[ColumnElement[bool]]:
         only.append(Review.item_id == asked.item)
     told = [*asked.ranges]
     if asked.words or asked.equal or asked.flag:
-        matching = _matching(asked, f"waits_{_code('queue', queue.id) or 0}", said=False)
+        matching = _matching(asked, f"waits_{code_of('queue', queue.id) or 0}", said=False)
         few = _few(matching)
         if few is not None:
             only.append(Review.item_number.in_(few))
@@ -145,10 +92,20 @@ def within(asked: Question, queue: Queue) -> list[ColumnElement[bool]]:
     return only
 
 
-def known(name: str, limit: int = 100) -> list[str]:
-    """Values that filter `name` can have, in their order, at most `limit`."""
-    values = select(Facet.value).where(Facet.name == name).order_by(Facet.value).limit(limit)
-    return list(db.session.scalars(values))
+def of_queue(queue: Queue, given: Mapping[str, str]) -> Filters:
+    """What `given` narrows a queue's list to; Invalid names what makes no sense."""
+    if given.get("overdue", "yes") != "yes":
+        raise Invalid("Overdue is yes, or not asked for.", field="overdue")
+    if (claimed := given.get("claimed")) not in (None, *CLAIMED):
+        raise Invalid(f"Held is one of {', '.join(CLAIMED)}.", field="claimed")
+    catalogued = {name: given[name] for name in (*OF_CATALOGUE, *OVERSEEN) if name in given}
+    return Filters(
+        priority=given.get("priority"),
+        age=hours(given, "age"),
+        overdue="overdue" in given,
+        claimed=CLAIMED[claimed] if claimed else None,
+        only=within(question(catalogued), queue),
+    )
 
 
 def _numbers(asked: Question) -> Select[Any]:
@@ -213,79 +170,3 @@ def _hits(numbers: Sequence[int]) -> list[Hit]:
         )
     }
     return [Hit(item, projects[item.project_id], decisions.get(item.id)) for item in items]
-
-
-def _equal(given: Mapping[str, str]) -> tuple[dict[str, int], bool]:
-    """The whole numbers that cards must hold, and whether a word was asked for that no card has."""
-    equal: dict[str, int] = {}
-    unknown = False
-    for name in EQUAL:
-        value = given.get(name)
-        if value is None:
-            continue
-        if name in _WORDS:
-            if value not in _WORDS[name]:
-                raise Invalid(f"{name.capitalize()} is one of {', '.join(_WORDS[name])}.", field=name)
-            code: int | None = _WORDS[name].index(value)
-        else:
-            code = _code(name, _id_of(name, value))
-        if code is None:
-            unknown = True
-        else:
-            equal[name] = code
-    return equal, unknown
-
-
-def _id_of(name: str, value: str) -> str:
-    """What stands on cards for a project's name, or for a queue's (as project/queue)."""
-    if name == "project":
-        return db.session.scalar(select(Project.id).where(Project.name == value)) or value
-    if name == "queue":
-        project, _, queue = value.partition("/")
-        named = (Project.name == project, Queue.name == queue)
-        return (
-            db.session.scalar(select(Queue.id).join(Project, Project.id == Queue.project_id).where(*named))
-            or ""
-        )
-    return value
-
-
-def _code(name: str, value: str) -> int | None:
-    return db.session.scalar(select(Facet.code).where(Facet.name == name, Facet.value == value))
-
-
-def _ranges(given: Mapping[str, str]) -> list[ColumnElement[bool]]:
-    only: list[ColumnElement[bool]] = []
-    for name, column in (("confidence", Card.confidence), ("risk", Card.risk)):
-        least, most = _share(given, f"{name}_from"), _share(given, f"{name}_to")
-        only += [] if least is None else [column >= least]
-        only += [] if most is None else [column <= most]
-    moment = now()
-    if (hours := _hours(given, "age")) is not None:
-        only.append(Card.created <= int((moment - timedelta(hours=hours)).timestamp()))
-    if (hours := _hours(given, "within")) is not None:
-        only.append(Card.created >= int((moment - timedelta(hours=hours)).timestamp()))
-    if given.get("overdue"):
-        only.append(Card.due <= int(moment.timestamp()))
-    return only
-
-
-def _share(given: Mapping[str, str], name: str) -> float | None:
-    if name not in given:
-        return None
-    try:
-        share = float(given[name])
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise Invalid(f"{name.partition('_')[0].capitalize()} is a number from 0 to 1.", field=name)
-    return share
-
-
-def _hours(given: Mapping[str, str], name: str) -> int | None:
-    if name not in given:
-        return None
-    hours = given[name]
-    if not (hours.isascii() and hours.isdigit() and int(hours) <= MOST_HOURS):
-        raise Invalid("Age is a number of hours.", field=name)
-    return int(hours)

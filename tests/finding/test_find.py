@@ -11,7 +11,8 @@ from sqlalchemy import select, update
 from reviewqueue.db import db, now, transaction
 from reviewqueue.errors import Forbidden, Invalid
 from reviewqueue.finding import catalogue
-from reviewqueue.finding.find import count, find, known, question
+from reviewqueue.finding.asked import known, question
+from reviewqueue.finding.find import count, find
 from reviewqueue.models import Item
 
 
