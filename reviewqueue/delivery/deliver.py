@@ -27,7 +27,7 @@ from reviewqueue.models import Decision, Delivery, Endpoint, Item, Project
 log = logging.getLogger("reviewqueue.delivery.deliver")
 
 POOL = 128  # attempts under way in one process; threads are made when they are needed
-TAKING = 30.0  # seconds; an RQ job ends after 60, and the last attempt may take 20
+TAKING = 35.0  # seconds; an RQ job ends after 60, and the last attempt may take 20
 # An address that was slow last time is only called while its answer can be awaited without keeping this job
 # from ending, so that the next one begins at once.
 TAKING_SLOW = TAKING - DEADLINE

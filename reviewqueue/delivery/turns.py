@@ -53,8 +53,8 @@ _MOVED = (
 
 _POISON = (
     update(_A)
-    .where(_A.c.delivery_id == bindparam("id"), _A.c.outcome == "killed")
-    .where(_A.c.number == select(_D.c.attempts).where(_D.c.id == bindparam("id")).scalar_subquery())
+    .where(_A.c.delivery_id == bindparam("delivery"), _A.c.outcome == "killed")
+    .where(_A.c.number == select(_D.c.attempts).where(_D.c.id == bindparam("delivery")).scalar_subquery())
     .values(outcome="poison")
 )
 
@@ -145,7 +145,7 @@ def _give_up(connection: Connection, ids: list[str]) -> list[tuple[Any, str]]:
         return []
     moment, rows = now(), connection.execute(_TAKEN, {"ids": ids}).all()
     for row in rows:
-        connection.execute(_POISON, {"id": row.id})
+        connection.execute(_POISON, {"delivery": row.id})
         values = {"delivery": row.id, "state": "dead", "next_attempt_at": moment, "ended_at": moment}
         connection.execute(_MOVED, values)
     return [(row, "dead") for row in rows]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -20,7 +18,6 @@ from flask import Flask
 from sqlalchemy import func, select
 from standardwebhooks import Webhook
 
-from reviewqueue.config import Settings
 from reviewqueue.db import db, now, transaction
 from reviewqueue.delivery import breaker, deliver
 from reviewqueue.delivery.deliver import deliver_due
@@ -410,36 +407,6 @@ def test_deliver_counts_a_success_as_a_new_start(
 
 
 # --- several workers, and workers that die ------------------------------------------------------------
-
-WORKER = """
-from os import environ
-from reviewqueue import create_base
-from reviewqueue.config import Settings
-from reviewqueue.delivery.deliver import deliver_due
-with create_base(Settings.load(environ)).app_context():
-    print(deliver_due())
-"""
-
-
-@pytest.fixture
-def worker(settings: Settings, database: str) -> Callable[[], subprocess.Popen[str]]:
-    """Starts a process of its own that delivers what is due and says how many attempts it made."""
-    environ = {
-        "PATH": os.environ["PATH"],
-        "REVIEWQUEUE_ENV": "test",
-        "REVIEWQUEUE_DATA_DIR": str(settings.data_dir),
-        "REVIEWQUEUE_KEYS_DIR": str(settings.keys_dir),
-        "REVIEWQUEUE_CALLBACK_ALLOW": "127.0.0.0/8",
-        "REDIS_URL": settings.redis_url,
-        "DATABASE_URL": database,
-    }
-
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", WORKER], env=environ, stdout=subprocess.PIPE, text=True, cwd=os.getcwd()
-        )
-
-    return start
 
 
 def test_deliver_tries_again_after_its_worker_was_killed_in_the_middle(
