@@ -46,7 +46,7 @@ def test_fault_of_a_setting_ends_the_process(settings, database, keys_dir):
         os._exit(1)
 
 
-def test_clock_is_as_wrong_as_its_file_says(settings, tmp_path, monkeypatch):
+def test_clock_is_as_wrong_as_its_file_says(base, tmp_path, monkeypatch):
     assert abs(now() - datetime.now(UTC)) < timedelta(seconds=5)
     monkeypatch.setattr(seams, "_clock_file", tmp_path / "clock")
     assert abs(now() - datetime.now(UTC)) < timedelta(seconds=5)

@@ -39,6 +39,7 @@ from reviewqueue.review.take import add_claim, gave
 from reviewqueue.review.verdict import Verdict, clean, judge, said
 from reviewqueue.text import as_text
 
+_LONGEST_DWELL = 2**31 - 1  # ms, 24 days: what the column holds of a page left open, or of a wrong clock
 _SAME_SEAT = (
     "item_id", "item_number", "project_id", "queue_id", "purpose", "seat", "rank", "due_at", "created_at",
     "prepared_at", "hints",
@@ -187,7 +188,7 @@ def _give(session: Session, claim: Claim, decision_id: str, answer: Verdict) -> 
         "review": claim.review_id, "token": claim.token, "decision_id": decision_id, "given_at": moment,
         "verdict": answer.verdict, "correction": answer.output, "reason": answer.reason,
         "cause": answer.cause, "note": answer.note, "given_by": claim.person_id,
-        "dwell_ms": round((moment - claim.claimed_at).total_seconds() * 1000),
+        "dwell_ms": min(max(0, round((moment - claim.claimed_at).total_seconds() * 1000)), _LONGEST_DWELL),
     }  # fmt: skip
     connection = session.connection()
     if _GIVE.run(connection, given).rowcount != 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reviewqueue.people import forget
-from reviewqueue.review import expire
+from reviewqueue.review import expire, set_back
 from reviewqueue.review import prepare as preparing
 
 
@@ -18,8 +18,9 @@ def prepare_due() -> bool:
 
 
 def upkeep() -> int:
-    """Let overdue items go as their policies say, and forget old sign-ins; returns how much there was."""
-    return expire.expire_due() + forget.forget_old()
+    """Let overdue items go as their policies say, forget old sign-ins, mend what a wrong clock put far off;
+    returns how much there was."""
+    return set_back.bring_near() + expire.expire_due() + forget.forget_old()
 
 
 def upkeep_due() -> bool:

@@ -54,8 +54,11 @@ class Relay:
         if time.monotonic() < self.renew_at:
             return self.leading
         with transaction() as session:
-            free = or_(Leader.holder == self.holder, Leader.expires_at < now())
-            mine = {"holder": self.holder, "expires_at": now() + LEASE}
+            moment = now()
+            # A lease far longer than ours was taken before the clock was set back.
+            over = or_(Leader.expires_at < moment, Leader.expires_at > moment + 6 * LEASE)
+            free = or_(Leader.holder == self.holder, over)
+            mine = {"holder": self.holder, "expires_at": moment + LEASE}
             taken = session.execute(update(Leader).where(Leader.duty == DUTY, free).values(mine))
             self.leading = taken.rowcount == 1  # type: ignore[attr-defined]
             if not self.leading and session.scalar(select(Leader.duty).where(Leader.duty == DUTY)) is None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from sqlalchemy import select, update
 
 from reviewqueue.db import db, now, transaction
@@ -449,3 +450,10 @@ def test_every_verdict_stands_in_the_ledger(make: Any) -> None:
     assert db.session.scalars(entries).all()[-3:] == ["review", "review", "decision"]
     report = verify()
     assert report.ok, report.problem
+
+
+def test_decide_takes_a_verdict_on_a_page_that_was_open_for_months(base, make):
+    claim = make.claim(make.person("ada"), make.item(make.project()))
+    with time_machine.travel(now() + timedelta(days=100)):
+        given = decide(make.person("ada"), claim.token, new_id("dec"), "approve")
+    assert given.review.dwell_ms == 2**31 - 1
