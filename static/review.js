@@ -331,6 +331,15 @@
     fetch(`${path}/release`, { method: "POST", body, keepalive: true, redirect: "manual" }).catch(() => {});
   }
 
+  // What leads on without a verdict leads to the same next review.
+  document.addEventListener("submit", (event) => {
+    if (!ahead?.path || !event.target.closest(".asides")) return;
+    const field = document.createElement("input");
+    Object.assign(field, { type: "hidden", name: "ahead", value: ahead.path.split("/").pop() });
+    event.target.append(field);
+    if (!event.target.action.endsWith("/release")) ahead = null;
+  });
+
   window.addEventListener("pagehide", () => { if (ahead?.path) giveBack(ahead.path); ahead = null; });
 
   // The server says whether what was fetched is ours now; its answer is what has changed on it since.

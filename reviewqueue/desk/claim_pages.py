@@ -258,7 +258,8 @@ def _next(queue_id: str) -> AnyResponse:
 
     The next one is only offered: who leaves now keeps nothing from the others.
     """
-    held = seen.held_in(actor(), queue_id)
+    ahead = request.form.get("ahead", "")
+    held = ahead if ahead and turns.begin(actor(), ahead) else seen.held_in(actor(), queue_id)
     if held:
         return redirect(f"/claims/{held}", 303)
     try:
