@@ -215,10 +215,8 @@ def compare(site: Site, work: Work, called: Listener, told: set[str]) -> None:
         decisions = {row[0]: row[1:] for row in database.execute("SELECT id, item_id, verdict FROM decision")}
     assert {name: stored.get(name) for name in work.acknowledged} == work.acknowledged
     assert {id: decisions.get(id) for id in work.decided} == work.decided
-    assert work.decided
-    assert (
-        {callback.item for callback in called.once()} == told >= {item for item, _ in work.decided.values()}
-    )
+    assert len(work.decided) > ROUNDS
+    assert {callback.item for callback in called.once()} == told != set()
     assert not called.forged
     with create_base(Settings.load(site.deployment.environ)).app_context():
         assert half_done() == []
