@@ -56,7 +56,7 @@ EDGES = (
     "people.pages", "people.wish_pages", "people.backend_pages",
     "routing.pages",
     "intake.api", "intake.pages",
-    "desk.found_pages", "desk.bulk_pages",
+    "desk.found_pages", "desk.bulk_pages", "desk.view_pages",
     "desk.pages", "desk.claim_pages", "desk.handing_pages", "desk.go_pages", "desk.item_pages",
     "delivery.pages",
     "examples.api", "examples.pages",

@@ -18,6 +18,7 @@ from sqlalchemy import select, text
 from reviewqueue.db import db
 from reviewqueue.examples.collect import promote
 from reviewqueue.finding.batch import begin
+from reviewqueue.finding.views import save
 from reviewqueue.models import ApiKey, Delivery, Example, Project, Queue, WebSession
 from reviewqueue.people.access import SCOPES, SYSTEM, queue_for
 from reviewqueue.people.backends import add_key
@@ -84,6 +85,8 @@ POST   /queues/<project>/<queue>/alike/<item_id>            >+0++x0>>
 GET    /batches/<batch_id>                                  >+000x0>>
 POST   /batches/<batch_id>/run                              >+000x0>>
 POST   /batches/<batch_id>/undo                             >+000x0>>
+POST   /views                                               >+0+++0>>
+POST   /views/<view_id>/removal                             >+00000>>
 POST   /queues/<project>/<queue>/claims                     >+0++x0>>
 POST   /items/<item_id>/claims                              >+0++x0>>
 POST   /items/<item_id>/overrides                           >xx++xx>>
@@ -143,6 +146,7 @@ SENT: dict[str, Any] = {
     "/api/v1/projects/<project>/examples/search": {"input": "Where is it?"},
     "/examples/projects/<project>/search": {"input": "Where is it?"},
     "/examples/projects/<project>/exports": {"format": "jsonl"},
+    "/views": {"list": "support-replies/main"},
     "/claims/<token>/skip": {"until": "never"},
     "/claims/<token>/escalation": {"queue": "nowhere"},
 }
@@ -185,6 +189,7 @@ def place(app: Flask, make: Make, client: Callable[..., Any]) -> Place:
         if name == "promoted":
             promote(cleo, db.session.scalars(select(Example.id)).one())
     held, waiting = (make.item(project, "bot") for _ in range(2))
+    main = queue_for(ada, project.name, "main")
     client(make.person("eve", "reviewer"))
     filling = {
         "project": project.name,
@@ -193,7 +198,8 @@ def place(app: Flask, make: Make, client: Callable[..., Any]) -> Place:
         "item_id": item.id,
         "waiting": waiting.id,
         "decision_id": given.decision.id,
-        "batch_id": begin(ada, queue_for(ada, project.name, "main"), {held.id: "approve"}),
+        "view_id": save(ada, "Mine", {"text": "parcel"}, main, shared=False).id,
+        "batch_id": begin(ada, main, {held.id: "approve"}),
         "example_id": one(Example.id, Example.decision_id == given.decision.id),
         "delivery_id": one(Delivery.id, Delivery.item_id == item.id),
         "number": "1",

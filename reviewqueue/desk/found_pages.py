@@ -14,7 +14,7 @@ from reviewqueue import lists
 from reviewqueue.desk.readable import line
 from reviewqueue.errors import Invalid
 from reviewqueue.finding import asked as asking
-from reviewqueue.finding import catalogue, find
+from reviewqueue.finding import catalogue, find, views
 from reviewqueue.models.intake import STATUSES
 from reviewqueue.models.review import VERDICTS
 from reviewqueue.people.access import people_of, projects_of, visible_queues
@@ -46,7 +46,8 @@ def items() -> Response:
         chips=lists.chips(given, asking.LABELS, lambda name, value: _told(choices, name, value)),
         more=[name for name in MORE if name in given],
         next=lists.address(given, cursor=str(found.after)) if found.after else None,
-        first=lists.address(given) if cursor else None,
+        first=lists.address(given) if cursor else None, told=find.told, address=lists.address_of,
+        views=views.views_of(actor()), saved=lists.address_of("", given)[1:],
     )  # fmt: skip
 
 

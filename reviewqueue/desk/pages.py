@@ -13,7 +13,7 @@ from reviewqueue import lists
 from reviewqueue.config import current
 from reviewqueue.desk import readable, seen
 from reviewqueue.errors import Invalid
-from reviewqueue.finding import alike, catalogue, find
+from reviewqueue.finding import alike, catalogue, find, views
 from reviewqueue.finding import asked as asking
 from reviewqueue.models.review import PRIORITIES
 from reviewqueue.people.access import ADJUDICATION, may, project_for, projects_of, queue_for
@@ -45,6 +45,7 @@ def desk() -> Response:
         first=next((line for line in lines if line.waiting), None),
         holding=queues.holding(actor()), line=readable.line,
         empty=empty, first_item=seen.first_item(projects),
+        views=views.views_of(actor(), everywhere=True), told=find.told, address=lists.address_of,
         public_url=current().public_url, undo=seen.undoable(actor()),
     )  # fmt: skip
 
@@ -66,6 +67,7 @@ def waiting(project: str, queue: str) -> Response:
         error = invalid
     return show(
         "desk/queue.html", status=422 if error else 200, queue=found, project=project_for(actor(), project),
+        told=find.told, address=lists.address_of,
         rows=listed.rows, given=given, error=error, why=seen.why, neutral=seen.NEUTRAL,
         line=readable.line, ages=AGES, priorities=list(PRIORITIES),
         next=lists.address(given, cursor=listed.next_cursor) if listed.next_cursor else None,
@@ -73,6 +75,7 @@ def waiting(project: str, queue: str) -> Response:
         chips=lists.chips(given, asking.LABELS, _told), more=[name for name in MORE if name in given],
         overseen=may(actor(), "read_audit"), bulk=may(actor(), "review") and queue != ADJUDICATION,
         more_like=alike.more_like(found, [row.item.number for row in listed.rows]),
+        views=views.views_of(actor(), found), saved=lists.address_of("", given)[1:],
         unlisted=catalogue.unlisted() if narrowed else 0, undo=seen.undoable(actor()),
     )  # fmt: skip
 
