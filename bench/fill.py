@@ -25,6 +25,7 @@ from reviewqueue.models import Backend, Decision, Item, LedgerEntry, LedgerHead,
 from reviewqueue.text import words
 
 BATCH = 1000
+JSON_COLUMNS = ("input", "output", "rejected_output", "usage", "route_reasons")
 
 INPUT = "Order {i}: where is parcel {i} that {word} sent to street {j}, and may I return it in {k} days?"
 SENDERS = ("a friend", "my shop", "an office", "you")
@@ -40,9 +41,10 @@ class Place:
     queue: str
     person: str
     other: str
+    step: int = 1  # seconds between items; the newest was submitted now
 
 
-def place(project: str, person: str, other: str) -> Place:
+def place(project: str, person: str, other: str, step: int = 1) -> Place:
     """The ids of a project (by name) with one backend, and of two people."""
     row = db.session.execute(
         select(Project.id, Backend.id, Queue.id)
@@ -51,7 +53,7 @@ def place(project: str, person: str, other: str) -> Place:
         .where(Project.name == project, Queue.name == "main")
     ).first()
     assert row is not None, f"{project} has no backend"
-    return Place(row[0], row[1], row[2], person, other)
+    return Place(row[0], row[1], row[2], person, other, step)
 
 
 def _sqlite() -> bool:
@@ -92,7 +94,10 @@ def _run(session: Session, table: str, columns: dict[str, str], first: int, last
         if _sqlite()
         else "WITH n AS (SELECT i FROM generate_series(CAST(:first AS int), CAST(:last AS int)) AS s (i))"
     )
-    listed = ", ".join(columns.values())
+    listed = ", ".join(
+        f"CAST({sql} AS json)" if name in JSON_COLUMNS and not _sqlite() else sql
+        for name, sql in columns.items()
+    )
     moment = now().replace(microsecond=0)
     given = {
         "first": first,
@@ -115,7 +120,7 @@ def items(where: Place, first: int, last: int, status: str = "pending", route: s
     """Items number `first` to `last`, one second apart, the newest now, each with its key."""
     if last < first:
         return
-    created = _ago(f"{last} - i")
+    created = _ago(f"({last} - i) * {where.step}")
     columns = {
         "number": "i", "id": _id("itm"), "project_id": ":project", "backend_id": ":backend",
         "external_id": "'req-' || i", "content_sha256": _digest(), "created_at": created,
@@ -145,8 +150,9 @@ def _json(value: Any) -> str:
     return f"'{dumps(value)}'".replace(":", "\\:")
 
 
-def _digest() -> str:
-    return "substr('" + "0" * 64 + "' || i, -64)" if _sqlite() else "right('" + "0" * 64 + "' || i, 64)"
+def _digest(end: str = "i") -> str:
+    zeros = "0" * 64
+    return f"substr('{zeros}' || {end}, -64)" if _sqlite() else f"right('{zeros}' || {end}, 64)"
 
 
 def _true() -> str:
@@ -164,11 +170,14 @@ def waiting(where: Place, first: int, last: int) -> None:
     columns = {
         "id": _id("rev"), "item_id": _id("itm"), "item_number": "i", "project_id": ":project",
         "queue_id": ":queue", "purpose": "'gate'", "round": "1", "seat": "1", "state": "'wanted'",
-        "rank": "CASE i % 20 WHEN 0 THEN 1 ELSE 2 END", "due_at": _ago(f"{last} - i - 14400"),
-        "created_at": _ago(f"{last} - i"), "prepared_at": _ago("0"), "fence": "0",
+        "rank": "CASE i % 20 WHEN 0 THEN 1 ELSE 2 END",
+        "due_at": _ago(f"({last} - i) * {where.step} - 14400"),
+        "created_at": _ago(f"({last} - i) * {where.step}"), "prepared_at": _ago("0"), "fence": "0",
     }  # fmt: skip
     if _sqlite():
-        columns["due_at"] = _ago(f"{last} - i").replace("' seconds'", "' seconds', '+14400 seconds'")
+        columns["due_at"] = _ago(f"({last} - i) * {where.step}").replace(
+            "' seconds'", "' seconds', '+14400 seconds'"
+        )
     with transaction() as session:
         _patient(session)
         _run(session, "review", columns, first, last, project=where.project, queue=where.queue)
@@ -178,7 +187,7 @@ def decided(where: Place, first: int, last: int) -> None:
     """A review given, its claim, a decision, a delivered callback and its attempt for each of these items."""
     if last < first:
         return
-    at = _ago(f"{last} - i")
+    at = _ago(f"({last} - i) * {where.step}")
     ours = {"project": where.project, "queue": where.queue, "backend": where.backend, "person": where.person}
     verdict = "CASE i % 5 WHEN 0 THEN 'edit' WHEN 1 THEN 'reject' ELSE 'approve' END"
     final = "CASE i % 5 WHEN 1 THEN NULL WHEN 0 THEN {} ELSE {} END".format(
@@ -202,8 +211,6 @@ def decided(where: Place, first: int, last: int) -> None:
         "decided_by": ":person", "decided_at": at, "final_at": at, "policy_version": "1", "sequence": "1",
         "learned_at": at,
     }  # fmt: skip
-    if not _sqlite():
-        decision["output"] = f"CAST({final} AS json)"
     delivery = {
         "id": _id("evt"), "backend_id": ":backend", "item_id": _id("itm"), "decision_id": _id("dec"),
         "type": "'item.decided'", "sequence": "1", "body": ":body", "state": "'delivered'", "created_at": at,
@@ -231,7 +238,7 @@ def examples(where: Place, first: int, last: int) -> None:
     """An active, indexed example for each of these decided items."""
     if last < first:
         return
-    at = _ago(f"{last} - i")
+    at = _ago(f"({last} - i) * {where.step}")
     columns = {
         "id": _id("exa"), "project_id": ":project", "decision_id": _id("dec"), "item_id": _id("itm"),
         "state": "'active'", "input": _text(INPUT), "input_text": _text(INPUT)[:1] + _text(INPUT)[2:-2] + "'",
@@ -274,6 +281,36 @@ def _index(session: Session, where: Place, first: int, last: int) -> None:
         ),
         [{"scope": scope, "term": term, "count": count} for term, count in counts.items()],
     )
+
+
+def entries(where: Place, first: int, last: int) -> None:
+    """Two ledger entries for each of these decisions, for plans: they do not verify, but can be added to."""
+    if last < first:
+        return
+    at = _ago(f"({last} - i) * {where.step}")
+    with transaction() as session:
+        _patient(session)
+        size = session.get_one(LedgerHead, 1).size
+        for place_, kind in enumerate(("decision", "delivery")):
+            columns = {
+                "seq": f"{size} + 2 * (i - {first}) + {place_}", "prev": _digest(f"'p{place_}' || i"),
+                "leaf": _digest(f"'{kind[2]}' || i"), "body": ":body", "mac": _digest(),
+                "mac_key_id": "'none'", "type": f"'{kind}'", "time": at,
+                "item_id": _id("itm"), "decision_id": _id("dec"), "project_id": ":project",
+                "actor": ":person",
+            }  # fmt: skip
+            part = {"seq": columns["seq"], "part": "'out'", "salt": ":body", "payload": ":body"}
+            ours = {"project": where.project, "person": where.person}
+            _run(session, "ledger_entry", columns, first, last, **ours, body=b'{"type":"none"}')
+            _run(session, "ledger_part", part, first, last, body=b"x" * 32)
+        end = session.get_one(LedgerHead, 1)
+        end.size = size + 2 * (last - first + 1) + 1
+        end.last_leaf = "f" * 64
+        end.frontier = ["0" * 64] * end.size.bit_count()
+        sealed = {"seq": end.size - 1, "prev": "e" * 64, "leaf": end.last_leaf, "mac": "0" * 64,
+                  "mac_key_id": "none", "body": dumps({"last": last}).encode(), "type": "submissions.sealed",
+                  "time": now()}  # fmt: skip
+        session.execute(insert(LedgerEntry).values(**sealed))
 
 
 def ledger(where: Place, first: int, last: int) -> int:
