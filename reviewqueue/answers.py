@@ -204,7 +204,7 @@ def _drain() -> None:
 def _finish(response: Response) -> Response:
     if response.status_code >= 400 and request.method not in SAFE_METHODS:
         _drain()
-    response.headers.update(HEADERS)
+    response.headers.extend(HEADERS)  # none of them is there yet
     if current().secure:
         response.headers["Strict-Transport-Security"] = HSTS
     response.headers["X-Request-Id"] = g.get("request_id", "")

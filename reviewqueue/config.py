@@ -269,12 +269,19 @@ def _write_key(folder: Path, name: str) -> Path:
     return scratch
 
 
+_keys: dict[Path, tuple[tuple[int, int, int], bytes]] = {}  # as they were read, while the file is the same
+
+
 def load_key(folder: Path, name: str) -> bytes:
     """Read one key file and refuse it unless it is private, whole and not made of few symbols."""
     path = key_path(folder, name)
     remedy = "`python -m reviewqueue keys create` makes missing keys"
     try:
-        mode = path.stat().st_mode
+        now = path.stat()
+        mode, edition = now.st_mode, (now.st_mode, now.st_ino, now.st_mtime_ns)
+        known = _keys.get(path)
+        if known is not None and known[0] == edition:
+            return known[1]
         text = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(f"key file {path} is missing; {remedy}") from None
@@ -290,6 +297,7 @@ def load_key(folder: Path, name: str) -> bytes:
         raise ConfigError(
             f"key file {path} must hold {KEY_BYTES} random bytes in base64; {remedy} once it is moved away"
         )
+    _keys[path] = edition, key
     return key
 
 

@@ -7,6 +7,7 @@ run it. Values are bound as always; nothing of them may ever become part of the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Dialect, Executable
@@ -21,7 +22,8 @@ class _Compiled(NamedTuple):
     sql: str
     fixed: Values
     bind: Sequence[tuple[str, _Process]]
-    read: Sequence[_Process]
+    types: Sequence[TypeEngine[Any]]  # of the columns of its rows
+    read: list[_Process]  # known when the first rows are
     positional: bool
 
 
@@ -49,13 +51,11 @@ class Prepared:
 
     def rows(self, connection: Connection, values: Values) -> list[tuple[Any, ...]]:
         """Run it; its rows, each value of the type its column has."""
-        read = self._made(connection).read
-        return [
-            tuple(
-                given if process is None else process(given) for process, given in zip(read, row, strict=True)
-            )
-            for row in self.run(connection, values)
-        ]
+        made, result = self._made(connection), self.run(connection, values)
+        if not made.read and result.cursor is not None:
+            codes = [column[1] for column in result.cursor.description]
+            made.read[:] = map(partial(_reader, connection.dialect), made.types, codes)
+        return [tuple(map(_as_read, made.read, row)) for row in result]
 
     def row(self, connection: Connection, values: Values) -> tuple[Any, ...] | None:
         """Run it; its first row, or None."""
@@ -73,10 +73,8 @@ class Prepared:
             sql=str(compiled),
             fixed={name: bind.value for bind, name in compiled.bind_names.items() if not bind.required},
             bind=[(name, _kind(types[name], dialect).bind_processor(dialect)) for name in names],
-            read=[
-                _kind(column.type, dialect).result_processor(dialect, None)
-                for column in statement.exported_columns
-            ],
+            types=[column.type for column in statement.exported_columns],
+            read=[],
             positional=compiled.positional,
         )
         self._compiled[dialect.name] = made
@@ -85,6 +83,10 @@ class Prepared:
 
 def _kind(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
     return type_.dialect_impl(dialect)
+
+
+def _reader(dialect: Dialect, type_: TypeEngine[Any], code: Any) -> _Process:
+    return _kind(type_, dialect).result_processor(dialect, code)
 
 
 def _as_read(process: _Process, given: Any) -> Any:

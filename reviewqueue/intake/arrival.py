@@ -13,10 +13,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, select
+from sqlalchemy.engine import Connection
 
 from reviewqueue.config import current
 from reviewqueue.content.fields import check
-from reviewqueue.db import db, reading
+from reviewqueue.db import db
 from reviewqueue.errors import Fault, Invalid, Missing
 from reviewqueue.ids import new_id
 from reviewqueue.intake.shapes import Prompt, Submission
@@ -62,10 +63,9 @@ _EDITION = Prepared(lambda _: select(*EDITION).where(Project.id == bindparam("id
 _desks: dict[str, Desk] = {}
 
 
-def desk_of(project_id: str) -> Desk:
+def desk_of(connection: Connection, project_id: str) -> Desk:
     """The project as it stands now; what was read once is kept for as long as the project does not change."""
-    with reading() as connection:
-        edition = _EDITION.row(connection, {"id": project_id})
+    edition = _EDITION.row(connection, {"id": project_id})
     known = _desks.get(project_id)
     if known is None or known.edition != edition:
         known = _desks[project_id] = _read(project_id)

@@ -16,10 +16,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from reviewqueue.db import Base, db, now
-from reviewqueue.errors import Conflict, Refusal
+from reviewqueue.errors import Conflict, Missing, Refusal
 from reviewqueue.ids import new_id
 from reviewqueue.intake.arrival import EDITION, Arrival, Desk
-from reviewqueue.intake.items import as_submitted, columns_of
+from reviewqueue.intake.items import COLUMNS, as_submitted, columns_of
 from reviewqueue.intake.room import require_room
 from reviewqueue.intake.seal import ARRIVING
 from reviewqueue.models import Item, Project, Review
@@ -46,10 +46,10 @@ class Overtaken(Exception):
     """The project changed between routing and storing: route again."""
 
 
-def _insert(table: type[Base]) -> Callable[[str], Executable]:
+def _insert(table: type[Base]) -> Callable[[str], Any]:
     """INSERT … ON CONFLICT DO NOTHING, on both databases."""
 
-    def build(dialect: str) -> Executable:
+    def build(dialect: str) -> Any:
         if dialect == "postgresql":
             return postgresql.insert(table).on_conflict_do_nothing()
         return sqlite.insert(table).on_conflict_do_nothing()
@@ -65,13 +65,21 @@ def _held(dialect: str) -> Executable:
 
 _HELD = Prepared(_held)
 _TAKE_KEY = Prepared(_insert(Known), ["backend_id", "key", "fingerprint", "item_id", "created_at"])
-_INSERT = Prepared(_insert(Item), [column.key for column in Item.__table__.columns if column.key != "number"])
+_ITEM = [column.key for column in Item.__table__.columns if column.key != "number"]
+_INSERT = Prepared(_insert(Item), _ITEM)
+_INSERT_ONE = Prepared(lambda dialect: _insert(Item)(dialect).returning(Item.number), _ITEM)
 _INSERT_REVIEW = Prepared(
     lambda _: insert(Review),
     ["id", "item_id", "item_number", "project_id", "queue_id", "purpose", "round", "seat", "state", "rank",
      "due_at", "created_at", "fence"],
 )  # fmt: skip
-_NUMBER = Prepared(lambda _: select(Item.number).where(Item.id == bindparam("id")))
+_ANSWERED = Prepared(
+    lambda _: (
+        select(*COLUMNS, Project.name)
+        .join(Project, Project.id == Item.project_id)
+        .where(Item.id == bindparam("id"))
+    )
+)
 
 
 def arriving(connection: Connection, desk: Desk) -> None:
@@ -118,9 +126,7 @@ def _insert_items(connection: Connection, arrivals: Sequence[Arrival]) -> dict[s
     """The numbers of those that were not there yet, by id."""
     if len(arrivals) == 1:
         (row,) = (arrival.row for arrival in arrivals)
-        if _INSERT.run(connection, row).rowcount == 0:
-            return {}
-        found = _NUMBER.row(connection, {"id": row["id"]})
+        found = _INSERT_ONE.row(connection, row)
         return {row["id"]: found[0]} if found else {}
     _INSERT.run_many(connection, [arrival.row for arrival in arrivals])
     ids = [arrival.row["id"] for arrival in arrivals]
@@ -172,6 +178,16 @@ def _compare(
         return Conflict("an item with this external_id and other content is there", "external_id_conflict")
     (row,) = columns_of(connection, [known["id"]])
     return Answer(known["id"], as_submitted(row, desk.project), replayed=True)
+
+
+def answer_of(connection: Connection, item_id: str) -> Answer:
+    """The answer to the submission that made this item, given again."""
+    row = _ANSWERED.row(connection, {"id": item_id})
+    if row is None:
+        raise Missing("there is no such item")
+    *columns, project = row
+    told = dict(zip((column.key for column in COLUMNS), columns, strict=True))
+    return Answer(item_id, as_submitted(told, project), replayed=True)
 
 
 def answers_of(ids: Sequence[str]) -> dict[str, Answer]:

@@ -9,22 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
 from reviewqueue.background import ring
-from reviewqueue.db import db, now, transaction, writing
+from reviewqueue.db import now, reading, transaction, writing
 from reviewqueue.errors import Busy, Conflict, Invalid, Missing, Refusal
 from reviewqueue.intake.arrival import Arrival, Desk, arrive, desk_of
 from reviewqueue.intake.shapes import Submission, read
-from reviewqueue.intake.store import Answer, Overtaken, answers_of, arriving, store_all, store_one, take_key
+from reviewqueue.intake.store import (
+    Answer,
+    Overtaken,
+    answer_of,
+    answers_of,
+    arriving,
+    store_all,
+    store_one,
+    take_key,
+)
 from reviewqueue.ledger.record import record
 from reviewqueue.models import Item
 from reviewqueue.models import Submission as Known
 from reviewqueue.people.access import Actor, item_for, require
+from reviewqueue.prepared import Prepared
 from reviewqueue.review.settle import cancel_reviews, lock_item
 
 TRIES = 4
@@ -47,23 +57,19 @@ def submit(
     backend = _backend(actor)
 
     def store() -> Answer:
-        desk = desk_of(str(actor.project_id))
-        try:
-            arrival = arrive(shape, desk, backend, now())
-        except Refusal:
-            # What was taken once is taken for good, whatever the project says by now.
-            if key and (known := _known(backend, key, fingerprint)):
-                return _repeat(known)
-            raise
+        with reading() as connection:
+            known = _known(connection, backend, key, fingerprint)
+            if known:
+                return _repeat(connection, known)
+            desk = desk_of(connection, str(actor.project_id))
+        arrival = arrive(shape, desk, backend, now())
         with writing() as connection:
             arriving(connection, desk)
-            answer = None
-            if not key or take_key(connection, backend, key, fingerprint, arrival.row["id"]):
-                answer = store_one(connection, desk, arrival)
-                if key and answer.replayed:
-                    _name(connection, backend, key, item_id=answer.id)
-        if answer is None:
-            return _repeat(_known(backend, str(key), fingerprint))
+            if key and not take_key(connection, backend, key, fingerprint, arrival.row["id"]):
+                raise Overtaken  # by a repeat of itself; it is known now
+            answer = store_one(connection, desk, arrival)
+            if key and answer.replayed:
+                _name(connection, backend, key, item_id=answer.id)
         if arrival.route.reviews and not answer.replayed:
             ring("prepare")
         return answer
@@ -84,20 +90,21 @@ def submit_batch(
     backend = _backend(actor)
 
     def store() -> tuple[list[Answer | Refusal], bool]:
-        desk = desk_of(str(actor.project_id))
+        with reading() as connection:
+            known = _known(connection, backend, key, fingerprint)
+            if known:
+                return _repeat_batch(known), True
+            desk = desk_of(connection, str(actor.project_id))
         tried = [_try(entry, desk, backend) for entry in entries]
         arrivals = [result for result in tried if isinstance(result, Arrival)]
         with writing() as connection:
             arriving(connection, desk)
-            first = not key or take_key(connection, backend, key, fingerprint)
-            if first:
-                stored = iter(store_all(connection, desk, arrivals))
-                results = [next(stored) if isinstance(result, Arrival) else result for result in tried]
-                if key:
-                    noted = json.dumps([_noted(result) for result in results])
-                    _name(connection, backend, key, answer=noted)
-        if not first:
-            return _repeat_batch(_known(backend, str(key), fingerprint)), True
+            if key and not take_key(connection, backend, key, fingerprint):
+                raise Overtaken
+            stored = iter(store_all(connection, desk, arrivals))
+            results = [next(stored) if isinstance(result, Arrival) else result for result in tried]
+            if key:
+                _name(connection, backend, key, answer=json.dumps([_noted(result) for result in results]))
         if any(arrival.route.reviews for arrival in arrivals):
             ring("prepare")
         return results, False
@@ -155,10 +162,31 @@ def _fingerprint(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-def _known(backend: str, key: str, fingerprint: str) -> Known | None:
-    """What `key` names, if anything; Invalid when it came with another body."""
-    known = db.session.get(Known, (backend, key), populate_existing=True)
-    if known is not None and known.fingerprint != fingerprint:
+class _Known(NamedTuple):
+    """What a key names: an item, or the results of a batch."""
+
+    fingerprint: str
+    item_id: str | None
+    answer: str | None
+
+
+_KNOWN = Prepared(
+    lambda _: select(Known.fingerprint, Known.item_id, Known.answer).where(
+        Known.backend_id == bindparam("backend"), Known.key == bindparam("key")
+    )
+)
+
+
+def _known(connection: Connection, backend: str, key: str | None, fingerprint: str) -> _Known | None:
+    """What `key` names, if anything; Invalid when it came with another body.
+
+    What was taken once is taken for good, whatever the project says by now.
+    """
+    row = _KNOWN.row(connection, {"backend": backend, "key": key}) if key else None
+    if row is None:
+        return None
+    known = _Known(*row)
+    if known.fingerprint != fingerprint:
         raise Invalid("this key came with another body before; use a new one", "idempotency_key_reused")
     return known
 
@@ -167,10 +195,10 @@ def _name(connection: Connection, backend: str, key: str, **values: Any) -> None
     connection.execute(update(Known).where(Known.backend_id == backend, Known.key == key).values(**values))
 
 
-def _repeat(known: Known | None) -> Answer:
-    if known is None or known.item_id is None:
+def _repeat(connection: Connection, known: _Known) -> Answer:
+    if known.item_id is None:
         raise Invalid("this key named a batch before; use a new one", "idempotency_key_reused")
-    return answers_of([known.item_id])[known.item_id]
+    return answer_of(connection, known.item_id)
 
 
 _REFUSALS = {word.__name__: word for word in (Invalid, Missing, Conflict)}
@@ -184,8 +212,8 @@ def _noted(result: Answer | Refusal) -> dict[str, Any]:
     return {"word": type(result).__name__, "message": result.message, "code": result.code, "errors": errors}
 
 
-def _repeat_batch(known: Known | None) -> list[Answer | Refusal]:
-    if known is None or known.answer is None:
+def _repeat_batch(known: _Known) -> list[Answer | Refusal]:
+    if known.answer is None:
         raise Invalid("this key named a single item before; use a new one", "idempotency_key_reused")
     noted = json.loads(known.answer)
     answers = answers_of([note["id"] for note in noted if "id" in note])

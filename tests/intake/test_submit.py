@@ -342,15 +342,10 @@ def patient(turn: Callable[[], Any]) -> Callable[[], Any]:
     return run
 
 
-@pytest.mark.parametrize("by", ["key", "external_id"])
-def test_64_threads_with_the_same_keys_make_one_item_each(
-    base: Flask, backend: Any, make: Make, by: str
-) -> None:
+def test_threads_with_the_same_external_ids_make_one_item_each(base: Flask, backend: Any) -> None:
     keys = [f"key-{number}" for number in range(8)]
 
     def turn(key: str) -> Callable[[], Any]:
-        if by == "key":
-            return patient(lambda: submit(item(output=key, confidence=0.1), backend, key))
         return patient(lambda: submit(item(output=key, confidence=0.1, external_id=key), backend))
 
     answers = race(base, [turn(keys[number % 8]) for number in range(64)])
