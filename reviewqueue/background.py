@@ -46,6 +46,7 @@ JOB_SECONDS = 60
 REDIS_SECONDS = 0.5
 BREAKER_SECONDS = 5.0
 BELL_SECONDS = 60
+KILLS, KILLS_WITHIN = 3, 300  # seconds
 
 
 lost: list[Callable[[str], object]] = []  # each is told the name of every ring that Redis did not take
@@ -140,14 +141,32 @@ def starts(name: str) -> bytes | None:
     return answer if isinstance(answer, bytes) else b""
 
 
+def quarantined() -> list[str]:
+    """The jobs that ended their workers again and again of late, and are left alone for a while.
+
+    Deliveries are not among them: each is judged by itself.
+    """
+    global _away_until
+    names = [name for name in JOBS if name != "deliver"]
+    if time.monotonic() < _away_until:
+        return []
+    try:
+        counts = _client().mget([f"{QUEUE}:killed:{name}" for name in names])
+    except (RedisError, OSError):
+        _away_until = time.monotonic() + BREAKER_SECONDS
+        return []
+    said = zip(names, (count or b"" for count in counts), strict=True)
+    return [name for name, count in said if count.isdigit() and len(count) < 9 and int(count) >= KILLS]
+
+
 def run(name: str) -> int:
     """Do job `name` here and now; how much there was to do. Needs an app context."""
     return int(_named(JOBS[name])() or 0)
 
 
 def due(name: str) -> bool:
-    """Whether job `name` has work; asks the database. Needs an app context."""
-    return bool(_named(f"{JOBS[name]}_due")())
+    """Whether job `name` has work and may do it; asks the database. Needs an app context."""
+    return bool(_named(f"{JOBS[name]}_due")()) and name not in quarantined()
 
 
 def _named(path: str) -> Any:
@@ -207,12 +226,22 @@ class _Worker(Worker):
     app: Flask
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        if isinstance(job, _Bell) and job.known_as() is not None:
+        name = job.known_as() if isinstance(job, _Bell) else None
+        if name is not None and name not in quarantined():
             super().execute_job(job, queue)
             return
-        log.error("refused a job that is none of ours")
+        log.error("refused a job that is %s", "in quarantine" if name else "none of ours")
         self.connection.lrem(queue.intermediate_queue_key, 1, job.id)
         self.connection.delete(job.key)
+
+    def handle_work_horse_killed(self, job: Job, retpid: int, ret_val: int, rusage: Any) -> None:
+        """RQ's hook in the process that lives on: whoever ends its worker three times is left alone."""
+        name = job.known_as() if isinstance(job, _Bell) else None
+        if name is not None:
+            key = f"{QUEUE}:killed:{name}"
+            self.connection.set(key, 0, nx=True, ex=KILLS_WITHIN)
+            count = self.connection.incr(key)
+            log.error("job %s ended its worker, %s times within %s s", name, count, KILLS_WITHIN)
 
     def perform_job(self, job: Job, queue: Queue) -> bool:
         with self.app.app_context():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 
@@ -45,3 +46,13 @@ def ring_again() -> int:
 def fails() -> None:
     _note("fails")
     raise RuntimeError("this job always fails")
+
+
+def ends() -> None:
+    """A job that takes its process with it."""
+    _note("ends")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ends_due() -> bool:
+    return True

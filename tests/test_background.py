@@ -190,6 +190,23 @@ def test_work_survives_a_job_that_fails(redis_server, worker, heard, monkeypatch
 
 
 @pytest.mark.sqlite
+def test_work_leaves_a_job_alone_that_ended_its_worker_three_times(
+    redis_server, base, worker, heard, monkeypatch
+):
+    monkeypatch.setitem(JOBS, "learn", "tests.bells.ends")
+    for _ in range(5):
+        ring("learn")
+        ring("prepare")
+        worker()
+    assert heard().count("ends") == background.KILLS
+    assert heard().count("chime") == 5
+    assert background.quarantined() == ["learn"]
+    assert not background.due("learn")
+    with redis_server.client() as client:
+        assert 0 < client.ttl(f"{QUEUE}:killed:learn") <= background.KILLS_WITHIN
+
+
+@pytest.mark.sqlite
 def test_func_of_a_job_is_never_imported_by_rq(redis_server, base, heard):
     job = _queue(redis_server).enqueue("tests.bells.boom")
     read = background._Bell.fetch(job.id, redis_server.client(), JSONSerializer)

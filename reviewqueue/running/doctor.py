@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from reviewqueue import create_base, disk, schema
-from reviewqueue.background import redis_answers, redis_time
+from reviewqueue.background import quarantined, redis_answers, redis_time
 from reviewqueue.config import KEY_NAMES, ConfigError, Settings, load_key
 from reviewqueue.db import db, now
 from reviewqueue.ledger import known
@@ -136,6 +136,9 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         yield warning(
             "redis", "Redis does not answer; the relay does the work, slower", "start it, or set REDIS_URL"
         )
+    for name in quarantined():
+        problem = f"the job {name} ended its worker again and again and is left alone for five minutes"
+        yield error("job-quarantined", problem, "read the worker's log, and report what it did last")
 
 
 def _clock(other: str, theirs: datetime | None) -> Iterator[Finding]:

@@ -31,6 +31,7 @@ DUTY = "relay"
 LEASE = timedelta(seconds=6)  # a spare leads within 10 s of a kill
 TICK_SECONDS = 1.0
 PATIENCE_SECONDS = 15.0  # a ring that led to no work by then is lost
+PATIENCE = {"deliver": 1.0}  # no callback waits for workers that slow receivers hold up
 UPKEEP_SECONDS = 60.0
 # How many threads may do the same job at once; callbacks wait for other people's servers.
 WIDTH = {"deliver": 4}
@@ -102,7 +103,7 @@ class Relay:
         if begun != before:
             self.waiting[name] = (time.monotonic(), begun)
             return False
-        return time.monotonic() - since > PATIENCE_SECONDS
+        return time.monotonic() - since > PATIENCE.get(name, PATIENCE_SECONDS)
 
     def _work(self, name: str) -> None:
         self.running[name] = [future for future in self.running[name] if not future.done()]
