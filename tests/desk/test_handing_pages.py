@@ -1,4 +1,4 @@
-"""Handing over, comments, saved replies, folded harm, the palette and entries that come and go, without script."""
+"""Handing over, comments, saved replies, folded harm, the palette, a form that grows; without script."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from tests.make import Make
 
 pytestmark = pytest.mark.sqlite
 
-INVOICE = {
-    "type": "object",
-    "properties": {"lines": {"type": "array", "items": {"type": "object", "properties": {"n": {"type": "integer"}}}}},
-}  # fmt: skip
+LINE = {"type": "object", "properties": {"n": {"type": "integer"}}}
+INVOICE = {"type": "object", "properties": {"lines": {"type": "array", "items": LINE}}}
 
 
 def lapse() -> None:
@@ -144,11 +142,12 @@ def test_what_may_hurt_is_folded_behind_its_category(client: Callable[..., Any],
     assert "output" in form_of(page), "the form works all the same"
     visitor.send("/account/care", {"protection": "flagged", "leave_out": "self-harm"})
     visitor.send(re.findall(r'action="(/claims/[^"]+/release)"', page)[0])
-    page = visitor.get(claimed(visitor)).text
+    claim = claimed(visitor)
+    page = visitor.get(claim).text
     assert "Another one." in page
     assert 'class="care"' not in page
     visitor.send("/account/care", {"protection": "all"})
-    assert "Folded: your own wish" in visitor.get(visitor.get("/").text.split('href="/claims/')[1].join(["/claims/", ""]).split('"')[0]).text  # fmt: skip
+    assert "Folded: your own wish" in visitor.get(claim).text
 
 
 def test_a_budget_and_a_break_are_told_and_nothing_is_stopped(client: Callable[..., Any], make: Make) -> None:

@@ -77,8 +77,8 @@ def test_refused_wishes_come_back_with_the_message_by_the_field(
 @pytest.mark.parametrize(
     ("flags", "categories"),
     [(["self_harm"], ["self-harm"]), (["Graphic-Violence"], ["violence"]), (["hate/threatening"], ["hate"]),
-     (["legal_threat", "long", "heat", "account_takeover"], []), (["user.harassment", 3, None], ["harassment"]),
-     (None, [])],
+     (["legal_threat", "long", "heat", "account_takeover"], []),
+     (["user.harassment", 3, None], ["harassment"]), (None, [])],
 )  # fmt: skip
 def test_flags_that_may_hurt_are_known_by_words_in_them(flags: Any, categories: list[str]) -> None:
     assert categories_of(flags) == categories
