@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import import_module
@@ -46,6 +46,7 @@ JOB_SECONDS = 60
 REDIS_SECONDS = 0.5
 BREAKER_SECONDS = 5.0
 BELL_SECONDS = 60
+HERE_SECONDS = 20  # a review page that is open says so every few seconds
 KILLS, KILLS_WITHIN = 3, 300  # seconds
 
 
@@ -157,6 +158,26 @@ def quarantined() -> list[str]:
         return []
     said = zip(names, (count or b"" for count in counts), strict=True)
     return [name for name, count in said if count.isdigit() and len(count) < 9 and int(count) >= KILLS]
+
+
+def here(person_id: str, what: str) -> None:
+    """Say that this person has `what` (a review's id) open now; forgotten in HERE_SECONDS. Never raises."""
+    if time.monotonic() < _away_until:
+        return
+    with suppress(RedisError, OSError):
+        _client().set(f"{QUEUE}:here:{person_id}", what, ex=HERE_SECONDS)
+
+
+def who_is_here(person_ids: Sequence[str]) -> dict[str, str] | None:
+    """What each of these people has open now, by their ids; None when Redis cannot say."""
+    if not person_ids:
+        return {}
+    try:
+        found = _client().mget([f"{QUEUE}:here:{person_id}" for person_id in person_ids])
+    except (RedisError, OSError):
+        return None
+    pairs = zip(person_ids, found, strict=True)
+    return {person: what.decode() for person, what in pairs if isinstance(what, bytes)}
 
 
 def run(name: str) -> int:

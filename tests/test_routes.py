@@ -114,6 +114,7 @@ GET    /audit                                               >xx+++x>>
 GET    /audit/<int:seq>                                     >xx+++x>>
 POST   /audit/verification                                  >xx+++x>>
 GET    /insight                                             >xx+++x>>
+GET    /insight/now                                         >xx+++x>>
 POST   /samples                                             >xxx+xx>>
 POST   /first-key                                           >xxx+xx>>
 

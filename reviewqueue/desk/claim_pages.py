@@ -12,6 +12,7 @@ from contextlib import suppress
 from flask import Blueprint, Response, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
 
+from reviewqueue import background
 from reviewqueue.content.fits import check
 from reviewqueue.db import db, now
 from reviewqueue.desk import form as forms
@@ -89,6 +90,7 @@ def lease(token: str) -> AnyResponse:
     """Whether the review is still the asker's: nothing when it is, else who has it. Renews nothing."""
     claim, review, _ = claims.open_claim(actor(), token)
     if review.claim_token == token and review.state == "wanted":
+        background.here(actor().id, review.id)
         return Response(status=204)
     return lost_part(token, None, claims.why_lost(db.session(), actor(), claim))
 

@@ -17,7 +17,7 @@ from reviewqueue.finding import alike, catalogue, find, views
 from reviewqueue.finding import asked as asking
 from reviewqueue.models.review import PRIORITIES
 from reviewqueue.people.access import ADJUDICATION, may, project_for, projects_of, queue_for
-from reviewqueue.review import queues
+from reviewqueue.review import day, queues
 from reviewqueue.web import actor, right, show
 
 pages = Blueprint("desk", __name__)
@@ -45,6 +45,7 @@ def desk() -> Response:
         first=next((line for line in lines if line.waiting), None),
         holding=queues.holding(actor()), line=readable.line,
         empty=empty, first_item=seen.first_item(projects),
+        day=day.day_of(actor()) if may(actor(), "review") else None,
         views=views.views_of(actor(), everywhere=True), told=find.told, address=lists.address_of,
         public_url=current().public_url, undo=seen.undoable(actor()),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import date, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from reviewqueue import lists, web
 from reviewqueue.content.show import plain
 from reviewqueue.db import now
 from reviewqueue.insight.figures import Figures, figures
+from reviewqueue.insight.moment import moment_of
 from reviewqueue.people import access
 
 pages = Blueprint("insight", __name__)
@@ -43,6 +45,23 @@ def insight() -> Response:
         percent=_percent,
         plain=plain,
     )
+
+
+@pages.get("/insight/now")
+@web.right("insight")
+def at_present() -> Response:
+    """What goes on in one project now; the page asks for its inner part again while it is open."""
+    given = lists.asked("project")
+    projects = access.projects_of(web.actor())
+    name = lists.chosen(given, "project", [project.name for project in projects])
+    project = next((one for one in projects if name in (None, one.name)), None)
+    found = moment_of(web.actor(), project) if project else None
+    return web.show(
+        "insight/now.html", "insight/_now.html", projects=projects, project=project, found=found,
+        hours=[{"day": f"{hour.begins:%H}–{(hour.begins + timedelta(hours=1)):%H} UTC", **asdict(hour)}
+               for hour in found.hours] if found else [],
+        lasted=_lasted,
+    )  # fmt: skip
 
 
 def _percent(share: float | None) -> str:
