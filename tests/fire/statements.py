@@ -44,6 +44,9 @@ class Tables:
 
     def read(self) -> Rows:
         """Every row of every table."""
+        if isinstance(self.live, psycopg.Connection):  # all in one journey
+            one = "SELECT '{0}', array(SELECT t::text FROM \"{0}\" t ORDER BY 1)"
+            return dict(self.live.execute(" UNION ALL ".join(one.format(name) for name in self.names)))  # type: ignore[call-overload]
         return {name: sorted(map(repr, self.live.execute(f'SELECT * FROM "{name}"'))) for name in self.names}
 
     def close(self) -> None:

@@ -17,8 +17,11 @@ import pytest
 from sqlalchemy import select, update
 
 from reviewqueue.db import db, now, transaction
-from reviewqueue.delivery import deliver, endpoints
+from reviewqueue.delivery import endpoints
 from reviewqueue.delivery.callback import Outcome
+from reviewqueue.delivery.replay import replay
+from reviewqueue.delivery.taking import May, Secrets, Turn
+from reviewqueue.delivery.turns import turn_over
 from reviewqueue.examples.collect import promote, retire
 from reviewqueue.ids import new_id
 from reviewqueue.intake.submit import submit, submit_batch, withdraw
@@ -30,8 +33,9 @@ from reviewqueue.routing import projects
 from tests.fire.statements import Broken, Tables, before_or_after
 from tests.make import OUTPUTS, Make
 
-EVERY = int(os.environ.get("FIRE_EVERY", "8"))
+EVERY = int(os.environ.get("FIRE_EVERY", "10"))
 RECEIVER = "http://127.0.0.1:9/"
+NOTHING = May(0, True, False, Secrets())  # is taken
 Act = Callable[[], object]
 
 
@@ -64,12 +68,17 @@ class Scene:
         assert given.decision is not None
         return given.decision
 
-    def delivery(self) -> deliver._Turn:
-        """A taken attempt."""
+    def due(self) -> None:
+        """A delivery that is due now."""
         self.decided()
         with transaction() as session:
             session.execute(update(Delivery).values(next_attempt_at=now()))
-        return deliver._take(1)[0]
+
+    def attempt(self) -> Turn:
+        """A taken attempt."""
+        self.due()
+        (turn,) = turn_over([], May(1, True, True, Secrets()))
+        return turn
 
     def example(self) -> str:
         """The id of a proposed example."""
@@ -168,27 +177,24 @@ def _prepare(scene: Scene) -> Act:
 
 
 def _attempt(scene: Scene) -> Act:
-    scene.decided()
-    with transaction() as session:
-        session.execute(update(Delivery).values(next_attempt_at=now()))
-    return lambda: deliver._take(1)
+    scene.due()
+    return lambda: turn_over([], May(1, True, True, Secrets()))
 
 
 def _delivered(scene: Scene) -> Act:
-    turn = scene.delivery()
-    return lambda: deliver._finish(turn, Outcome("ok", status=200))
+    turn = scene.attempt()
+    return lambda: turn_over([(turn, Outcome("ok", status=200))], NOTHING)
 
 
 def _gone(scene: Scene) -> Act:
-    turn = scene.delivery()
-    return lambda: deliver._finish(turn, Outcome("gone", status=410))
+    turn = scene.attempt()
+    return lambda: turn_over([(turn, Outcome("gone", status=410))], NOTHING)
 
 
 def _replay(scene: Scene) -> Act:
-    turn = scene.delivery()
-    deliver._finish(turn, Outcome("ok", status=200))
-    dora = scene.make.person("dora")
-    return lambda: deliver.replay(dora, turn.delivery_id)
+    turn, dora = scene.attempt(), scene.make.person("dora")
+    turn_over([(turn, Outcome("ok", status=200))], NOTHING)
+    return lambda: replay(dora, turn.delivery_id)
 
 
 def _promote(scene: Scene) -> Act:
