@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -34,6 +35,8 @@ from reviewqueue.review.settle import override
 from tests.delivery.conftest import Clock
 from tests.make import Make
 from tests.receiver import Answer, Heard, Receiver, echo
+
+ORDER = int(os.environ.get("FIRE_ORDER", "100"))  # items with three events each; the release gate: 5000
 
 pytestmark = pytest.mark.usefixtures("base")
 
@@ -299,17 +302,20 @@ def test_deliver_keeps_the_order_of_each_item_while_a_third_of_all_answers_are_f
     # Released at once and overridden three times: three events each, and no review to wait for.
     sure = make.project("sure", confidence_below=0.5, undo_seconds=0)
     make.backend(sure, callback=backend.url)
-    sent = [{"project": sure.name, "output": f"Answer {number}", "confidence": 0.9} for number in range(200)]
-    answers, _ = submit_batch(sent, make.backend_actor(sure))
+    sent = [
+        {"project": sure.name, "output": f"Answer {number}", "confidence": 0.9} for number in range(ORDER)
+    ]
+    parts = [sent[first : first + 1000] for first in range(0, ORDER, 1000)]
+    answers = [answer for part in parts for answer in submit_batch(part, make.backend_actor(sure))[0]]
     items = [answer.id for answer in answers if isinstance(answer, Answered)]
-    assert len(items) == 200
+    assert len(items) == ORDER
     lead = make.person("cleo")
     for text in ("Better.", "Better still.", "Best."):
         for item in items:
             override(lead, item, "edit", text, "tone")
-    until_nothing_is_open(clock)
+    until_nothing_is_open(clock, rounds=100 + ORDER)
 
-    assert states() == {"delivered": 600}
+    assert states() == {"delivered": 3 * ORDER}
     last: dict[str, int] = {}
     inversions = 0
     for heard in backend.heard:
@@ -322,11 +328,11 @@ def test_deliver_keeps_the_order_of_each_item_while_a_third_of_all_answers_are_f
     bodies: dict[str, set[bytes]] = {}
     for heard in backend.heard:
         bodies.setdefault(heard.id, set()).add(heard.body)
-    assert len(bodies) == 600
+    assert len(bodies) == 3 * ORDER
     assert all(len(said) == 1 for said in bodies.values())
     accepted = Counter(heard.id for heard in backend.heard if heard.status == 200)
     assert set(accepted.values()) == {1}
-    assert len(backend.heard) > 700
+    assert len(backend.heard) > 3.3 * ORDER
 
 
 # --- an address that is gone, and comes back --------------------------------------------------------
