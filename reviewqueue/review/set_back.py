@@ -14,7 +14,7 @@ from sqlalchemy import literal_column, select, update
 from reviewqueue.db import now, transaction
 from reviewqueue.delivery.breaker import PROBE_LONGEST
 from reviewqueue.models import Backend, Delivery, Endpoint, Person, Review
-from reviewqueue.review.claim import LEASE
+from reviewqueue.review.claim import HOLD, LEASE
 
 SLACK = timedelta(minutes=1)  # clocks of several machines differ
 LONGEST_WAIT = timedelta(hours=48)  # more than an undo, a Retry-After or the schedule asks for
@@ -29,7 +29,7 @@ def bring_near() -> int:
     moment = now()
     leases = (
         update(Review)
-        .where(Review.claimed_by.in_(select(Person.id)), Review.lease_expires_at > moment + LEASE + SLACK)
+        .where(Review.claimed_by.in_(select(Person.id)), Review.lease_expires_at > moment + HOLD + SLACK)
         .values(lease_expires_at=moment + LEASE)
     )
     attempts = (

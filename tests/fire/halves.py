@@ -16,8 +16,10 @@ HALVES = {
         AND NOT EXISTS (SELECT 1 FROM review WHERE review.item_id = item.id)""",
     "a key without its item": "SELECT key FROM submission WHERE item_id IS NULL AND answer IS NULL",
     "a verdict without its decision": """
-        SELECT review.id FROM review WHERE state = 'given'
-        AND NOT EXISTS (SELECT 1 FROM decision WHERE decision.id = review.decision_id)""",
+        SELECT review.id FROM review WHERE state = 'given' AND NOT EXISTS
+        (SELECT 1 FROM decision WHERE decision.item_id = review.item_id AND decision.round = review.round)
+        AND NOT EXISTS
+        (SELECT 1 FROM review other WHERE other.item_id = review.item_id AND other.state = 'wanted')""",
     "a decision without its ledger entry": """
         SELECT decision.id FROM decision WHERE NOT EXISTS
         (SELECT 1 FROM ledger_entry WHERE type = 'decision' AND ledger_entry.decision_id = decision.id)""",

@@ -25,6 +25,7 @@ from reviewqueue.ids import new_id
 from reviewqueue.ledger.verify import verify
 from reviewqueue.models import Decision, Delivery, Endpoint, Item, Leader, LedgerEntry, Queue
 from reviewqueue.review import claim, set_back
+from reviewqueue.review.assign import assign
 from reviewqueue.review.decide import decide
 from reviewqueue.review.jobs import upkeep
 from reviewqueue.running.relay import DUTY, Relay
@@ -185,7 +186,7 @@ def test_a_relay_takes_over_from_one_whose_clock_was_wrong(
 
 
 def test_what_is_far_off_by_right_stays_there(clock: Clock, make: Make, project: Any) -> None:
-    make.claim(make.person("ada"), make.item(project))
+    assign(make.person("cleo"), make.item(project).id, make.person("ada").id)  # for hours
     make.decide(make.person("cleo"), make.item(project))
     with transaction() as session:
         session.scalars(select(Delivery)).one().next_attempt_at = now() + timedelta(hours=26)

@@ -29,6 +29,8 @@ from reviewqueue.models import Delivery, Example, Item, Queue, Review
 from reviewqueue.people import backends, sign_in
 from reviewqueue.people.access import SYSTEM
 from reviewqueue.review import claim, decide, expire, prepare, settle
+from reviewqueue.review.assign import assign
+from reviewqueue.review.comment import hand_in
 from reviewqueue.routing import projects
 from tests.fire.statements import Broken, Tables, before_or_after
 from tests.make import OUTPUTS, Make
@@ -153,6 +155,25 @@ def _decide(scene: Scene) -> Act:
     return lambda: decide.decide(scene.ada, token, id, "edit", "It left on Tuesday.", "tone")
 
 
+def _decide_otherwise(scene: Scene) -> Act:
+    """Ada and Eve differ, so somebody must adjudicate."""
+    scene.make.project(scene.name, undo_seconds=600, reviews=2)
+    item, eve = scene.item(), scene.make.person("eve")
+    decide.decide(eve, claim.claim_item(eve, item).token, new_id("dec"), "approve")
+    token, id = claim.claim_item(scene.ada, item).token, new_id("dec")
+    return lambda: decide.decide(scene.ada, token, id, "reject", None, "tone")
+
+
+def _assign(scene: Scene) -> Act:
+    item = scene.item()
+    return lambda: assign(scene.cleo, item, scene.ada.id)
+
+
+def _hand_in(scene: Scene) -> Act:
+    token = scene.claimed()
+    return lambda: hand_in(scene.ada, token, "It left on Tuesday.")
+
+
 def _undo(scene: Scene) -> Act:
     decision = scene.decided().id
     return lambda: decide.undo(scene.ada, decision)
@@ -237,6 +258,16 @@ def _rotate_secret(scene: Scene) -> Act:
     return lambda: backends.rotate_secret(SYSTEM, _fresh(scene), "callback")
 
 
+def _revoke_key(scene: Scene) -> Act:
+    key = backends.add_key(SYSTEM, _fresh(scene), ["items:read"]).key.id
+    return lambda: backends.revoke_key(SYSTEM, key)
+
+
+def _revoke_secrets(scene: Scene) -> Act:
+    backends.rotate_secret(SYSTEM, _fresh(scene), "callback")
+    return lambda: backends.revoke_secrets(SYSTEM, _fresh(scene), "callback")
+
+
 def _deactivate_backend(scene: Scene) -> Act:
     return lambda: backends.deactivate_backend(SYSTEM, _fresh(scene))
 
@@ -254,6 +285,11 @@ def _add_person(scene: Scene) -> Act:
     return lambda: sign_in.add_person(SYSTEM, "eve@example.org", "reviewer")
 
 
+def _sign_in_by_link(scene: Scene) -> Act:
+    link = sign_in.new_link(SYSTEM, scene.ada.id)
+    return lambda: sign_in.sign_in_by_link(link, "127.0.0.1")
+
+
 def _set_role(scene: Scene) -> Act:
     dora, ada = scene.make.person("dora"), scene.ada.id
     return lambda: sign_in.set_role(dora, ada, "lead")
@@ -261,9 +297,10 @@ def _set_role(scene: Scene) -> Act:
 
 CHANGES = [
     _submit, _submit_batch, _withdraw, _seal, _claim_next, _claim_item, _renew, _release, _skip, _escalate,
-    _decide, _undo, _override, _expire, _prepare, _attempt, _delivered, _gone, _replay, _promote, _retire,
-    _apply_new, _apply_changed, _pause, _add_backend, _add_key, _rotate_secret, _deactivate_backend,
-    _register, _add_person, _set_role,
+    _decide, _decide_otherwise, _assign, _hand_in, _undo, _override, _expire, _prepare, _attempt, _delivered,
+    _gone, _replay, _promote, _retire, _apply_new, _apply_changed, _pause, _add_backend, _add_key,
+    _revoke_key, _rotate_secret, _revoke_secrets, _deactivate_backend, _register, _add_person,
+    _sign_in_by_link, _set_role,
 ]  # fmt: skip
 
 
