@@ -105,15 +105,14 @@ def contradictions(
     what the other rejects.
     """
     twins: dict[tuple[str, str], list[Example]] = {}
-    for other in db.session.scalars(
-        select(Example)
-        .where(
-            Example.project_id.in_({example.project_id for example in examples}),
-            Example.input_sha256.in_({example.input_sha256 for example in examples}),
-            Example.state.in_(states),
-        )
-        .order_by(Example.id)
-    ):
+    # Asked for by state or in an order, SQLite would read all examples of the project.
+    same_input = select(Example).where(
+        Example.project_id.in_({example.project_id for example in examples}),
+        Example.input_sha256.in_({example.input_sha256 for example in examples}),
+    )
+    for other in sorted(db.session.scalars(same_input), key=lambda example: example.id):
+        if other.state not in states:
+            continue
         twins.setdefault((other.project_id, other.input_sha256), []).append(other)
     return {
         example.id: [
