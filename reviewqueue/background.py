@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -51,6 +51,7 @@ KILLS, KILLS_WITHIN = 3, 300  # seconds
 
 
 lost: list[Callable[[str], object]] = []  # each is told the name of every ring that Redis did not take
+around: list[Callable[[str], AbstractContextManager[None]]] = []  # what every job runs inside
 _clients: dict[str, Redis] = {}
 _away_until = 0.0
 
@@ -182,7 +183,10 @@ def who_is_here(person_ids: Sequence[str]) -> dict[str, str] | None:
 
 def run(name: str) -> int:
     """Do job `name` here and now; how much there was to do. Needs an app context."""
-    return int(_named(JOBS[name])() or 0)
+    with ExitStack() as surrounded:
+        for begin in around:
+            surrounded.enter_context(begin(name))
+        return int(_named(JOBS[name])() or 0)
 
 
 def due(name: str) -> bool:

@@ -127,10 +127,7 @@ class Settings:
     )
     bind: str = _setting("REVIEWQUEUE_BIND", "127.0.0.1:8000", _bind, "where the web server listens")
     public_url: str = _setting(
-        "REVIEWQUEUE_PUBLIC_URL",
-        "",
-        _public_url,
-        "in links and callbacks; default: from the bind address",
+        "REVIEWQUEUE_PUBLIC_URL", "", _public_url, "in links and callbacks; default: from the bind address"
     )
     keys_dir: Path = _setting(
         "REVIEWQUEUE_KEYS_DIR", "", lambda text: Path(text).absolute(),

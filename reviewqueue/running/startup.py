@@ -20,6 +20,7 @@ from reviewqueue import create_base, logs, schema
 from reviewqueue.config import KEY_NAMES, ConfigError, Settings, create_keys
 from reviewqueue.db import db
 from reviewqueue.ledger import known
+from reviewqueue.running import traces
 
 log = logging.getLogger("reviewqueue.running.startup")
 
@@ -68,6 +69,7 @@ def open_for_jobs(stays: bool) -> Flask:
     """The application of a worker or relay; one that stays tells what it does in lines of JSON."""
     if stays:
         logs.configure_process()
+        traces.install("jobs")
     return open_base(load())
 
 

@@ -15,7 +15,7 @@ from flask import Flask
 
 from reviewqueue import create_app, logs
 from reviewqueue.config import ConfigError, Settings
-from reviewqueue.running import startup
+from reviewqueue.running import startup, traces
 from reviewqueue.running.orphans import die_with_parent
 
 COUNTS = "PROMETHEUS_MULTIPROC_DIR"
@@ -33,6 +33,7 @@ def application() -> Flask:
         from reviewqueue.running.condition import Watch
 
         app.extensions["conditions"] = Watch(app)
+        traces.install("web", app)
     except ConfigError as error:
         sys.exit(f"reviewqueue: {error}")
     return app
