@@ -194,7 +194,7 @@
     const around = groups.filter((group) => name.startsWith(`${group.dataset.group}.`)).pop();
     if (verb === "add" && here) {
       const last = all(":scope > .editing-fields > *", here).pop() || here;
-      $("input:not([type=hidden]), select, textarea, button", last)?.focus();
+      ($("input:not([type=hidden]), select, textarea", last) || $("button", last))?.focus();
     } else if (verb === "remove" && around) {
       all("button[name=do]", around).pop()?.focus();
     }

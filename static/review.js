@@ -418,7 +418,7 @@
   // The next item came without a new page: keys must find nothing focused, and readers begin at its top.
   document.addEventListener("htmx:afterSettle", (event) => {
     if (event.target !== document.body && event.target.id !== "main") return;
-    $("#main").focus({ preventScroll: true });
+    if (!$("dialog[open]")) $("#main").focus({ preventScroll: true });
     window.scrollTo(0, 0);
     if (form()) announce(`Next item: ${form().dataset.title}.`);
   });
