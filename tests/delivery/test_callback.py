@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import gzip
+import inspect
 import logging
 import socket
 import ssl
@@ -21,7 +22,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from reviewqueue.delivery import callback, guard, signature
+from reviewqueue import background
+from reviewqueue.delivery import callback, deliver, guard, signature, taking
 
 LOOPBACK = [ip_network("127.0.0.0/8")]
 SECRET = "whsec_ERERERERERERERERERERERERERERERERERERERERERE="
@@ -592,3 +594,12 @@ def test_send_ends_with_the_deadline_in_a_dripping_answer_over_tls(authority: tu
         answer = send(url, resolver=to_loopback, tls=trusting(authority), deadline=0.5)
     assert (answer.outcome, answer.status) == ("deadline", 200)
     assert answer.duration < 1.5
+
+
+def test_an_attempt_ends_within_21_seconds_and_reads_64_kib_by_default() -> None:
+    assert (callback.DEADLINE, callback.BODY_LIMIT, callback.HEADER_LIMIT) == (20.0, 64 * 1024, 32 * 1024)
+    assert inspect.signature(callback.send).parameters["deadline"].default == callback.DEADLINE
+    # Looking a name up is part of it, and a worker begins attempts only while they can end within its job.
+    assert guard.LOOKUP_LIMIT < callback.DEADLINE
+    assert deliver.TAKING + callback.DEADLINE + 1 < background.JOB_SECONDS
+    assert taking.LEASE.total_seconds() > callback.DEADLINE + 1

@@ -7,13 +7,16 @@ import threading
 import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from reviewqueue.delivery import callback, guard
+from reviewqueue.config import Settings
+from reviewqueue.delivery import callback, guard, inside
 from reviewqueue.errors import Invalid
+from tests.receiver import receiver
 
 PUBLIC = "93.184.216.34"
 PUBLIC_6 = "2606:2800:220:1::1946"
@@ -392,3 +395,92 @@ def test_parse_takes_nothing_that_is_not_plain_ascii(text: str) -> None:
     assert text.isascii()
     assert text.isprintable()
     assert target.authority.partition(":")[0] in text.lower()
+
+
+# --- redirects and names that lead inside -----------------------------------------------------------
+
+ALONG = words("""
+http://127.0.0.1:{port}/ https://127.0.0.1:{port}/ //127.0.0.1:{port}/ http://localhost:{port}/
+http://[::1]:{port}/ http://[::ffff:127.0.0.1]:{port}/ http://0.0.0.0:{port}/ http://127.1:{port}/
+http://2130706433:{port}/ http://0x7f.1:{port}/ http://user@127.0.0.1:{port}/ \\\\127.0.0.1:{port}\\
+http:127.0.0.1:{port} /inside ftp://127.0.0.1:{port}/
+""")
+REDIRECTS = [(status, where) for status in (300, 301, 302, 303, 305, 307, 308) for where in ALONG]
+
+
+@pytest.mark.parametrize(("status", "where"), REDIRECTS)
+def test_send_follows_no_redirect_to_the_canary(status: int, where: str, canary: Canary) -> None:
+    before = canary.visits
+    with receiver() as running:
+        location = where.replace("{port}", str(canary.port))
+        running.says(status, b"", location=location, refresh=f"0; url={location}", content_location=location)
+        answer = callback.send(running.url, {}, b"{}", LOOPBACK, deadline=5)
+        assert answer.outcome == "redirect"
+        assert len(running.heard) == 1
+    assert canary.visits == before
+
+
+@pytest.mark.parametrize("address", EDGES)
+def test_send_never_reaches_the_canary_by_a_name_that_moves_inside(address: str, open_port: Canary) -> None:
+    before = open_port.visits
+    answers = iter([[PUBLIC], [address], [PUBLIC, address], [address, PUBLIC]])
+
+    def rebinding(host: str) -> list[str]:
+        return next(answers)
+
+    url = f"https://rebind.example:{open_port.port}/"
+    guard.check_url(url, resolve=rebinding, floor=0)
+    for _ in range(3):
+        answer = callback.send(url, {}, b"{}", resolver=rebinding, deadline=2, floor=0)
+        assert (answer.outcome, answer.peer) == ("blocked", None)
+    assert open_port.visits == before
+
+
+def test_the_tricks_above_are_three_hundred_and_each_is_another() -> None:
+    tricks = (
+        {*URLS_REFUSED} | {("redirect", *each) for each in REDIRECTS} | {("name", each) for each in EDGES}
+    )
+    assert len(tricks) >= 300
+
+
+# --- our own parts --------------------------------------------------------------------------------
+
+
+def parts(tmp_path: Path, **given: str) -> Settings:
+    return Settings.load({"REVIEWQUEUE_ENV": "test", "REVIEWQUEUE_DATA_DIR": str(tmp_path), **given})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"REDIS_URL": "redis://:secret@redis.example:6379/0"},
+        {"DATABASE_URL": "postgresql://rq@redis.example:5432/rq"},
+        {"DATABASE_URL": "postgresql://rq@/rq?host=redis.example,other.example"},
+        {"DATABASE_URL": f"postgresql://rq@/rq?hostaddr={PUBLIC}&host=x.example"},
+        {"REVIEWQUEUE_CALLBACK_DENY": f"{PUBLIC}/32,198.18.0.0/15"},
+    ],
+)
+def test_inside_denies_the_database_redis_and_what_the_operator_lists(
+    given: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inside, "_known", {})
+    book = {"redis.example": [PUBLIC, PUBLIC_6], PUBLIC: [PUBLIC]}
+    deny = inside.inside(parts(tmp_path, **given), lambda host: book.get(host, []))
+    assert guard.denied(PUBLIC, deny=deny)
+    assert not guard.denied("93.184.216.35", deny=deny)
+    assert not guard.denied(PUBLIC, allow=[ip_network(f"{PUBLIC}/32")], deny=deny)
+
+
+def test_inside_keeps_what_it_knew_while_names_cannot_be_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inside, "_known", {})
+    settings = parts(tmp_path, REDIS_URL="redis://redis.example/0")
+    known = inside.inside(settings, names(PUBLIC))
+    monkeypatch.setattr(inside, "KEPT_SECONDS", 0.0)
+    assert inside.inside(settings, names()) == known != ()
+
+
+def test_inside_has_nothing_to_deny_of_sockets_and_files(tmp_path: Path) -> None:
+    assert inside.inside(parts(tmp_path)) == ()
+    assert inside.inside(parts(tmp_path, DATABASE_URL="postgresql://rq@/rq?host=/run/postgresql")) == ()
