@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
@@ -56,6 +57,17 @@ def withdraw(decision_id: str, actor_id: str) -> None:
     example = session.scalars(select(Example).where(Example.decision_id == decision_id)).one_or_none()
     if example is not None and example.state != "retired":
         _retire(session, example, actor_id)
+
+
+def restore(decision_id: str, since: datetime, actor_id: str) -> None:
+    """Propose again what was withdrawn at `since` or later, in the caller's transaction: its decision is in
+    force again. One that was in a set stays retired, since what sets hold is written once."""
+    session = joined()
+    example = session.scalars(select(Example).where(Example.decision_id == decision_id)).one_or_none()
+    if example is None or example.retired_at is None or example.retired_at < since or example.first_set:
+        return
+    example.state, example.retired_by, example.retired_at = "proposed", None, None
+    _note(example, "proposed", None, actor_id)
 
 
 def promote(actor: Actor, example_id: str) -> Example:

@@ -269,6 +269,7 @@ def _take_back(session: Session, decision: Decision, item: Item, moment: datetim
     if decision.supersedes is not None:
         earlier = session.get_one(Decision, decision.supersedes)
         earlier.superseded_at = None
+        collect.restore(earlier.id, decision.decided_at, decision.decided_by or "system")
         item.status = "expired" if earlier.source == "timeout" else "decided"
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 
 from reviewqueue.db import db, now, transaction
 from reviewqueue.errors import AlreadyDecided, Conflict, Forbidden, Invalid, LeaseLost, Missing
+from reviewqueue.examples.collect import promote
 from reviewqueue.ids import new_id
 from reviewqueue.intake.submit import withdraw
 from reviewqueue.ledger.verify import verify
@@ -427,6 +428,20 @@ def test_undo_of_an_override_brings_the_earlier_decision_back(make: Any) -> None
     assert states.all() == [(1, "due"), (2, "cancelled")]
     report = verify()
     assert report.ok, report.problem
+
+
+def test_undo_of_an_override_proposes_the_earlier_decision_s_example_again(make: Any) -> None:
+    project = make.project(undo_seconds=60)
+    item = make.item(project, input="Where is my parcel?")
+    cleo = make.person("cleo")
+    first = make.decide(make.person("ada"), item, "edit", "It left on Tuesday.", "wrong fact").decision
+    over = override(cleo, item.id, "reject", None, "unsafe")
+    states = select(Example.decision_id, Example.state)
+    assert dict(db.session.execute(states).all()) == {first.id: "retired", over.id: "proposed"}
+    undo(cleo, over.id)
+    assert dict(db.session.execute(states).all()) == {first.id: "proposed", over.id: "retired"}
+    assert promote(cleo, db.session.scalar(select(Example.id).where(Example.state == "proposed")))
+    assert verify().ok
 
 
 def test_undo_of_an_override_wants_the_control_review_again(make: Any) -> None:
