@@ -52,3 +52,12 @@ def test_clock_is_as_wrong_as_its_file_says(base, tmp_path, monkeypatch):
     assert abs(now() - datetime.now(UTC)) < timedelta(seconds=5)
     (tmp_path / "clock").write_text("-3600")
     assert abs(now() - datetime.now(UTC) + timedelta(hours=1)) < timedelta(seconds=5)
+
+
+@pytest.mark.sqlite
+def test_clock_of_a_setting_is_that_of_the_process(settings, keys_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(seams, "_clock_file", None)
+    (tmp_path / "clock").write_text("86400")
+    given = {"DATABASE_URL": settings.database_url.replace("+psycopg", "")}
+    create_base(load_settings(tmp_path, keys_dir, REVIEWQUEUE_TEST_CLOCK=str(tmp_path / "clock"), **given))
+    assert now() - datetime.now(UTC) > timedelta(hours=23)

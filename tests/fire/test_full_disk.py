@@ -13,13 +13,14 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from reviewqueue import create_base
+from reviewqueue import create_app, create_base
 from reviewqueue.config import Settings
 from reviewqueue.db import db
 from reviewqueue.intake.submit import submit
@@ -30,6 +31,7 @@ from tests.fire.halves import half_done
 from tests.fire.powercut import lost
 from tests.fire.small_disk import SmallDisk, small_disk
 from tests.make import Make
+from tests.servers import Postgres
 from tests.visitor import Visitor
 
 TIMES = int(os.environ.get("FIRE_FULL", "2"))
@@ -37,8 +39,6 @@ FULL_SECONDS = 2.5  # longer than what is known of the disk is believed
 RESUMED_SECONDS = 10.0
 PROJECT = 'name = "replies"\nkind = "text"\n[policy]\nundo_seconds = 0\n'
 CALLBACK = ("--callback", "http://127.0.0.1:9/", "--trusted")  # nothing calls it here
-
-pytestmark = pytest.mark.sqlite
 
 
 @pytest.fixture
@@ -145,9 +145,53 @@ def while_full(disk: SmallDisk, client: Client) -> None:
     assert not client.submit()
 
 
+def test_a_full_disk_below_postgresql_is_told_and_got_over(
+    postgres: Postgres, tmp_path: Path, keys_dir: Path
+) -> None:
+    with contextlib.ExitStack() as stack:
+        disk = need(lambda: stack.enter_context(small_disk(postgres.folder / "disk", 64)))
+        place, owner = disk.folder / "data", postgres.folder.stat()
+        for folder in (disk.folder, place):
+            folder.mkdir(exist_ok=True)
+            os.chown(folder, owner.st_uid, owner.st_gid)
+        postgres.admin(f"CREATE TABLESPACE small LOCATION '{place}'")
+        postgres.admin("CREATE DATABASE small TEMPLATE template TABLESPACE small")
+        try:
+            fill_below(disk, load_settings(tmp_path, keys_dir, DATABASE_URL=postgres.url("small")))
+        finally:
+            disk.filler.unlink(missing_ok=True)
+            postgres.drop("small")
+            postgres.admin("DROP TABLESPACE small")
+
+
+def fill_below(disk: SmallDisk, settings: Settings) -> None:
+    """Submit until the database can take no more, read, make room and submit again."""
+    app = create_app(settings)
+    with app.app_context():
+        make = Make()
+        project = make.project()
+        headers = {"Authorization": f"Bearer {make.backend(project).api_key}"}
+        body = {"project": project.name, "output": "It left. " * 900}
+        db.session.remove()
+    api = app.test_client()
+    submit = partial(api.post, "/api/v1/items", json=body, headers=headers)
+    assert submit().status_code == 201
+    disk.fill()
+    answers = [submit() for _ in range(40)]
+    refused = [answer for answer in answers if answer.status_code != 201]
+    assert {(answer.status_code, answer.json["code"]) for answer in refused} == {(503, "storage_full")}
+    listed = api.get("/api/v1/items?limit=200", headers=headers).json
+    assert len(listed["items"]) == 1 + len(answers) - len(refused)
+    disk.free()
+    assert submit().status_code == 201
+    with app.app_context():
+        db.engine.dispose()
+
+
 # --- can it fail? ---------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite
 def test_the_tool_notices_what_a_full_disk_did_not_take(
     disk: SmallDisk, base: object, make: Make, settings: Settings, keys_dir: Path
 ) -> None:

@@ -30,7 +30,7 @@ from tests.fire.history import Call, Recorder, impossible, read_history
 from tests.make import Make
 
 HISTORIES = int(os.environ.get("FIRE_HISTORIES", "1"))
-ITEMS = int(os.environ.get("FIRE_HISTORY_ITEMS", "40"))
+ITEMS = int(os.environ.get("FIRE_HISTORY_ITEMS", "30"))
 PROCESSES = 4
 KILL_EVERY = 0.4  # seconds
 LEASE = timedelta(milliseconds=150)
