@@ -12,7 +12,8 @@ from time import perf_counter
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
-from flask import Flask, g, make_response, redirect, request, session
+from flask import Flask, Request, g, make_response, redirect, request, session
+from flask.sessions import SecureCookieSession, SecureCookieSessionInterface
 from flask_login import UserMixin
 from flask_wtf.csrf import CSRFProtect
 from werkzeug.exceptions import BadRequest, NotFound, RequestEntityTooLarge, UnsupportedMediaType
@@ -21,7 +22,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from werkzeug.wsgi import get_content_length
 
 from reviewqueue import answers, ids
-from reviewqueue.answers import SAFE_METHODS, for_programs, problem
+from reviewqueue.answers import FOR_PROGRAMS, SAFE_METHODS, for_programs, problem
 from reviewqueue.config import current
 from reviewqueue.errors import Forbidden
 from reviewqueue.people import access, sign_in
@@ -36,6 +37,14 @@ FORM_TYPES = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 View = TypeVar("View", bound=Callable[..., Any])
 csrf = CSRFProtect()
+
+
+class Sessions(SecureCookieSessionInterface):
+    """Sessions in a signed cookie that holds a token; a program's cookie is not even read."""
+
+    def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
+        """None, which Flask takes for a session that cannot hold anything, for the API."""
+        return None if request.path.startswith(FOR_PROGRAMS) else super().open_session(app, request)
 
 
 class SignedIn(UserMixin):  # type: ignore[misc]

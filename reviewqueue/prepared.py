@@ -1,17 +1,19 @@
 """Statements compiled once: what every submission and claim runs, at little more than the driver's cost.
 
-Building a Core statement and looking it up in SQLAlchemy's cache costs several times what SQLite needs to
-run it. Values are bound as always; nothing of them may ever become part of the SQL.
+Building a Core statement, looking it up in SQLAlchemy's cache and wrapping its rows costs several times what
+SQLite needs to run it. Values are bound as always; nothing of them may ever become part of the SQL.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy import Dialect, Executable
-from sqlalchemy.engine import Connection, CursorResult
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.types import TypeEngine
 
 Values = Mapping[str, Any]
@@ -38,24 +40,29 @@ class Prepared:
         self._build, self._columns = build, columns
         self._compiled: dict[str, _Compiled] = {}
 
-    def run(self, connection: Connection, values: Values) -> CursorResult[Any]:
-        """Run it with these values; rows come as the driver gives them."""
+    def run(self, connection: Connection, values: Values) -> int:
+        """Run it with these values inside the connection's transaction; how many rows it changed."""
         made = self._made(connection)
-        return connection.exec_driver_sql(made.sql, _bound(made, values))
+        with _cursor(connection, made.sql, bound := _bound(made, values)) as cursor:
+            cursor.execute(made.sql, bound)
+            return int(cursor.rowcount)
 
     def run_many(self, connection: Connection, rows: Sequence[Values]) -> None:
         """Run it for each of `rows`, which may be none."""
         made = self._made(connection)
         if rows:
-            connection.exec_driver_sql(made.sql, [_bound(made, row) for row in rows])
+            with _cursor(connection, made.sql, bound := [_bound(made, row) for row in rows]) as cursor:
+                cursor.executemany(made.sql, bound)
 
     def rows(self, connection: Connection, values: Values) -> list[tuple[Any, ...]]:
         """Run it; its rows, each value of the type its column has."""
-        made, result = self._made(connection), self.run(connection, values)
-        if not made.read and result.cursor is not None:
-            codes = [column[1] for column in result.cursor.description]
-            made.read[:] = map(partial(_reader, connection.dialect), made.types, codes)
-        return [tuple(map(_as_read, made.read, row)) for row in result]
+        made = self._made(connection)
+        with _cursor(connection, made.sql, bound := _bound(made, values)) as cursor:
+            cursor.execute(made.sql, bound)
+            if not made.read:
+                codes = [column[1] for column in cursor.description]
+                made.read[:] = map(partial(_reader, connection.dialect), made.types, codes)
+            return [tuple(map(_as_read, made.read, row)) for row in cursor.fetchall()]
 
     def row(self, connection: Connection, values: Values) -> tuple[Any, ...] | None:
         """Run it; its first row, or None."""
@@ -79,6 +86,28 @@ class Prepared:
         )
         self._compiled[dialect.name] = made
         return made
+
+
+@contextmanager
+def _cursor(connection: Connection, sql: str, bound: Any) -> Iterator[Any]:
+    """The driver's own cursor: its errors become SQLAlchemy's, and who listens hears of the statement."""
+    if not connection.in_transaction() and "reviewqueue_reading" not in connection.get_execution_options():
+        connection.begin()
+    driver: Any = connection.dialect.dbapi
+    cursor = connection.connection.cursor()
+    many = isinstance(bound, list)
+    try:
+        for listener in connection.dispatch.before_cursor_execute:
+            listener(connection, cursor, sql, bound, None, many)
+        yield cursor
+    except driver.Error as error:
+        if connection.dialect.is_disconnect(error, connection.connection, cursor):
+            connection.invalidate(error)
+        raise DBAPIError.instance(
+            sql, None, error, driver.Error, hide_parameters=True, dialect=connection.dialect
+        ) from error
+    finally:
+        cursor.close()
 
 
 def _kind(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:

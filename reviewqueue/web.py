@@ -22,6 +22,7 @@ from reviewqueue import answers
 from reviewqueue.admission import (
     BATCH_LIMIT,
     BODY_LIMIT,
+    Sessions,
     actor,
     admit,
     csrf,
@@ -146,6 +147,7 @@ def init_app(app: Flask) -> None:
     if settings.proxy_hops:
         hops = settings.proxy_hops
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
+    app.session_interface = Sessions()
     Htmx(app)
     csrf.init_app(app)
     login = LoginManager()

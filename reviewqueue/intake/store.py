@@ -94,7 +94,7 @@ def take_key(
 ) -> bool:
     """Let `key` name this submission, and its item where it is one; False when it names something already."""
     values = {"backend_id": backend_id, "key": key, "fingerprint": fingerprint, "item_id": item_id}
-    return _TAKE_KEY.run(connection, values | {"created_at": now()}).rowcount == 1
+    return _TAKE_KEY.run(connection, values | {"created_at": now()}) == 1
 
 
 def store_all(connection: Connection, desk: Desk, arrivals: Sequence[Arrival]) -> list[Answer | Refusal]:

@@ -191,7 +191,7 @@ def _give(session: Session, claim: Claim, decision_id: str, answer: Verdict) -> 
         "dwell_ms": min(max(0, round((moment - claim.claimed_at).total_seconds() * 1000)), _LONGEST_DWELL),
     }  # fmt: skip
     connection = session.connection()
-    if _GIVE.run(connection, given).rowcount != 1:
+    if _GIVE.run(connection, given) != 1:
         return None
     _END.run(connection, {"token": claim.token, "moment": moment})
     return session.get_one(Review, claim.review_id, populate_existing=True)
