@@ -166,10 +166,17 @@
   const isSave = (detail) => busy && detail.requestConfig?.verb === "put";
   const isLook = (detail) => detail.requestConfig?.path?.endsWith("/lease");
 
-  // Being signed out must not lead away from what was typed: the answer to a save would.
+  // Being signed out must not lead away from what was typed, as the answer to any request would.
   document.addEventListener("htmx:beforeOnLoad", (event) => {
-    const status = event.detail.xhr.status;
-    if ((isSave(event.detail) || isLook(event.detail)) && [400, 401, 403, 503].includes(status)) event.preventDefault();
+    const { detail } = event;
+    const { status } = detail.xhr;
+    if (!form() || !(status === 401 || ([400, 403, 503].includes(status) && (isSave(detail) || isLook(detail))))) return;
+    event.preventDefault();
+    if (status !== 401 || isSave(detail)) return;
+    offline("signed out");
+    failed ||= 1;
+    clearTimeout(saving);
+    saving = setTimeout(again, AGAIN[0]);
   });
   document.addEventListener("htmx:afterRequest", (event) => {
     const { detail } = event;
