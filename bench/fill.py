@@ -405,7 +405,9 @@ class _Chain:
 
 
 def analyse() -> None:
-    """Let the database count its rows, as its own upkeep would sooner or later."""
+    """Let PostgreSQL count its rows, as its own upkeep would sooner or later; nobody does so on SQLite."""
+    if _sqlite():
+        return
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("ANALYZE")
 
