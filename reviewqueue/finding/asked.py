@@ -55,6 +55,7 @@ class Question:
     equal: Mapping[str, int]  # columns of Card
     flag: int | None
     ranges: Sequence[ColumnElement[bool]]  # of Card, beside `equal`
+    begun: tuple[int | None, int | None]  # submitted from when to when, in seconds since 1970
     nothing: bool
 
     @property
@@ -73,7 +74,8 @@ def question(given: Mapping[str, str]) -> Question:
     equal, unknown = _equal(given)
     flag = code_of("flag", given["flag"]) if "flag" in given else None
     nothing = unknown or ("flag" in given and flag is None)
-    return Question(item, asked, equal, flag, _ranges(given), nothing)
+    begun = _ago(given, "within"), _ago(given, "age")
+    return Question(item, asked, equal, flag, _ranges(given, begun), begun, nothing)
 
 
 def names(actor: Actor, *, of_queue: bool) -> tuple[str, ...]:
@@ -129,20 +131,22 @@ def code_of(name: str, value: str) -> int | None:
     return db.session.scalar(select(Facet.code).where(Facet.name == name, Facet.value == value))
 
 
-def _ranges(given: Mapping[str, str]) -> list[ColumnElement[bool]]:
+def _ranges(given: Mapping[str, str], begun: tuple[int | None, int | None]) -> list[ColumnElement[bool]]:
     only: list[ColumnElement[bool]] = []
     for name, column in (("confidence", Card.confidence), ("risk", Card.risk)):
         least, most = _share(given, f"{name}_from"), _share(given, f"{name}_to")
         only += [] if least is None else [column >= least]
         only += [] if most is None else [column <= most]
-    moment = now()
-    if (span := hours(given, "age")) is not None:
-        only.append(Card.created <= int((moment - timedelta(hours=span)).timestamp()))
-    if (span := hours(given, "within")) is not None:
-        only.append(Card.created >= int((moment - timedelta(hours=span)).timestamp()))
+    only += [] if begun[0] is None else [Card.created >= begun[0]]
+    only += [] if begun[1] is None else [Card.created <= begun[1]]
     if given.get("overdue"):
-        only.append(Card.due <= int(moment.timestamp()))
+        only.append(Card.due <= int(now().timestamp()))
     return only
+
+
+def _ago(given: Mapping[str, str], name: str) -> int | None:
+    span = hours(given, name)
+    return None if span is None else int((now() - timedelta(hours=span)).timestamp())
 
 
 def _share(given: Mapping[str, str], name: str) -> float | None:

@@ -17,7 +17,7 @@ from reviewqueue.db import db
 from reviewqueue.errors import Invalid
 from reviewqueue.finding import words
 from reviewqueue.finding.asked import CLAIMED, OF_CATALOGUE, OVERSEEN, Question, code_of, hours, question
-from reviewqueue.finding.catalogue import facts
+from reviewqueue.finding.catalogue import LOOK_BACK, facts
 from reviewqueue.models import Card, Decision, Item, Project, Queue, Review
 from reviewqueue.people.access import Actor, require
 from reviewqueue.review.queues import Filters
@@ -114,17 +114,44 @@ def _numbers(asked: Question) -> Select[Any]:
         return select(Item.number).where(Item.id == asked.item)
     if asked.nothing:
         return select(Card.number).where(false())
+    near = _near(asked, Card.number)
     if not (asked.words or asked.equal or asked.flag):
-        return select(Card.number).where(*asked.ranges)
-    matching = _matching(asked, said=True)
+        return select(Card.number).where(*asked.ranges, *near)
+    index_number = words.index()[1]
+    matching = _matching(asked, said=True).where(*_near(asked, index_number))
     few = _few(matching)
     if few is not None:
         return select(Card.number).where(Card.number.in_(few), *asked.ranges)
     if not (asked.words or asked.flag):
-        return select(Card.number).where(*_same(asked), *asked.ranges)
+        return select(Card.number).where(*_same(asked), *asked.ranges, *near)
     if asked.ranges:
-        matching = matching.join(Card, Card.number == words.index()[1]).where(*asked.ranges)
+        matching = matching.join(Card, Card.number == index_number).where(*asked.ranges)
     return matching
+
+
+def _near(asked: Question, number: Any) -> list[ColumnElement[bool]]:
+    """About which numbers items of that age have: numbers are given in the order of submission, or nearly."""
+    since, until = asked.begun
+    only: list[ColumnElement[bool]] = []
+    if since is not None:
+        only.append(number >= _number_at(since) - LOOK_BACK)
+    if until is not None:
+        only.append(number <= _number_at(until + 1) + LOOK_BACK)
+    return only
+
+
+def _number_at(moment: int) -> int:
+    """The number of about the first card made at `moment`, by halving: there is no index on the time."""
+    low, high = 0, (db.session.scalar(select(func.max(Card.number))) or 0) + 1
+    while low < high:
+        middle = (low + high) // 2
+        following = select(Card.created).where(Card.number >= middle).order_by(Card.number).limit(1)
+        created = db.session.scalar(following)
+        if created is not None and created < moment:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 def _matching(asked: Question, *more: str, said: bool) -> Select[int]:
