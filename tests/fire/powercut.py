@@ -63,7 +63,7 @@ class Machine:
         self.database, self.acknowledgements = str(database), str(acknowledgements)
         self.files = {self.database: Stored(bytearray(database.read_bytes()))}
         self.acknowledged: set[str] = set()
-        self.syncs = self.resets = 0
+        self.resets = 0  # how often the log was begun anew, after a checkpoint
 
     def feed(self, line: bytes) -> bool:
         """Do what a line of strace says; returns whether it was an acknowledgement."""
@@ -87,7 +87,6 @@ class Machine:
         elif call == "ftruncate":
             file.unsynced.append((int(arguments[1]), None))
         elif call in ("fsync", "fdatasync"):
-            self.syncs += 1
             file.sync()
         elif call == "unlink":
             del self.files[path]
