@@ -265,6 +265,7 @@ def upgrade() -> None:
     sa.Column('rest_until', sa.DateTime(timezone=True), nullable=True),
     sa.Column('draining', sa.Boolean(), nullable=False),
     sa.Column('slow', sa.Boolean(), nullable=False),
+    sa.Column('mac', sa.String(length=64), nullable=True),
     sa.CheckConstraint("state IN ('unverified', 'active', 'disabled')", name=op.f('ck_endpoint_state')),
     sa.ForeignKeyConstraint(['backend_id'], ['backend.id'], name=op.f('fk_endpoint_backend_id')),
     sa.PrimaryKeyConstraint('backend_id', name=op.f('pk_endpoint'))
@@ -507,6 +508,7 @@ def upgrade() -> None:
     sa.Column('type', sa.String(length=32), nullable=False),
     sa.Column('sequence', sa.Integer(), nullable=False),
     sa.Column('body', sa.LargeBinary(), nullable=False),
+    sa.Column('mac', sa.String(length=64), nullable=True),
     sa.Column('state', sa.String(length=16), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
     sa.Column('attempts', sa.Integer(), nullable=False),

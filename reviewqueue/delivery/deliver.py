@@ -13,10 +13,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from reviewqueue.background import ring
 from reviewqueue.config import current
 from reviewqueue.db import after_commit, db, joined
-from reviewqueue.delivery.callback import DEADLINE, send
+from reviewqueue.delivery.callback import DEADLINE, Outcome, send
 from reviewqueue.delivery.guard import Network
 from reviewqueue.delivery.inside import inside
 from reviewqueue.delivery.message import event_body
+from reviewqueue.delivery.seals import Seals
 from reviewqueue.delivery.signature import signed_headers
 from reviewqueue.delivery.taking import May, Secrets, Turn, asked, rest_of_drain
 from reviewqueue.delivery.turns import Done, turn_over
@@ -45,14 +46,16 @@ def schedule(item: Item, decision: Decision, kind: str, recorded: Recorded) -> D
     if endpoint is None or decision.sequence is None:
         return None
     project = session.get_one(Project, item.project_id)
+    event_id, body = new_id("evt"), event_body(kind, item, decision, project.name, recorded)
     delivery = Delivery(
-        id=new_id("evt"),
+        id=event_id,
         backend_id=item.backend_id,
         item_id=item.id,
         decision_id=decision.id,
         type=kind,
         sequence=decision.sequence,
-        body=event_body(kind, item, decision, project.name, recorded),
+        body=body,
+        mac=Seals().event(event_id, item.backend_id, body),
         state="due" if endpoint.state == "active" else "parked",
         created_at=decision.decided_at,
         next_attempt_at=decision.final_at,
@@ -76,12 +79,12 @@ def deliver_due(limit: int = 10_000) -> int:
     made, started = 0, time.monotonic()
     running: set[Future[Done]] = set()
     done: list[Done] = []
-    alone, deny, secrets = False, inside(current()), Secrets()
+    alone, deny, secrets, seals = False, inside(current()), Secrets(), Seals()
     with ThreadPoolExecutor(POOL, "attempt") as pool:
         while True:
             age = time.monotonic() - started
             room = 0 if age > TAKING or alone else min(POOL - len(running), limit - made)
-            turns = turn_over(done, May(room, age < TAKING_SLOW, not running, secrets))
+            turns = turn_over(done, May(room, age < TAKING_SLOW, not running, secrets, seals))
             _tell(done)
             made += len(turns)
             running |= {pool.submit(_attempt, turn, deny) for turn in turns}
@@ -111,6 +114,12 @@ def _linger() -> bool:
 
 def _attempt(turn: Turn, deny: tuple[Network, ...]) -> Done:
     """The HTTP call, in a thread of its own, with no transaction open."""
+    if not turn.sealed:
+        log.error(
+            "refused a callback that was changed in the database",
+            extra={"said": {"delivery": turn.delivery_id}},
+        )
+        return turn, Outcome("blocked")
     headers = signed_headers(turn.delivery_id, int(time.time()), turn.body, turn.secrets, turn.number)
     if turn.request_id is not None:
         headers["x-request-id"] = turn.request_id

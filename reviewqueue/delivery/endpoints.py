@@ -14,6 +14,7 @@ from reviewqueue.delivery import breaker, guard
 from reviewqueue.delivery.callback import Outcome, send
 from reviewqueue.delivery.inside import inside
 from reviewqueue.delivery.message import challenge_body
+from reviewqueue.delivery.seals import Seals, holds
 from reviewqueue.delivery.signature import signed_headers
 from reviewqueue.errors import Conflict, Invalid, Missing
 from reviewqueue.ids import new_id
@@ -51,6 +52,7 @@ def register(actor: Actor, backend_id: str, url: str, *, trusted: bool = False) 
             endpoint = Endpoint(backend_id=backend_id, failures=0, created_at=now())
             session.add(endpoint)
         endpoint.url, endpoint.trusted = url, trusted
+        endpoint.mac = Seals().address(backend_id, url, trusted)
         endpoint.state, endpoint.why = "unverified", "It has not answered its challenge yet."
         endpoint.challenge = random_source.token_hex(16)
         endpoint.verified_at = endpoint.failing_since = endpoint.rest_until = None
@@ -78,6 +80,8 @@ def prove(actor: Actor, backend_id: str) -> Outcome:
     if endpoint is None:
         raise Missing("This backend has no callback address.")
     url, challenge = endpoint.url, endpoint.challenge or ""
+    if not holds(Seals().address(backend_id, url, endpoint.trusted), endpoint.mac):
+        raise Conflict("This address was changed in the database; register it anew.", "address_changed")
     secrets = secrets_of(backend_id, "callback")
     db.session.rollback()
     body = challenge_body(challenge, stamp(now()))

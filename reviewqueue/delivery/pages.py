@@ -34,6 +34,7 @@ FILTERS = ("state", "backend", "project", "type", "item", "since", "until")
 WATCHED = ("due", "inflight", "parked", "dead")
 OUTCOMES: dict[str, str] = {
     **{str(word): meaning for word, meaning in MEANING.items()},
+    "blocked": f"{MEANING['blocked']} Or what is sent, or where to, was changed in the database.",
     "killed": "The process that made this attempt ended before the answer came; it is made again.",
     "fenced": "The answer came after the attempt's time had run out, so it does not count.",
     "poison": "This delivery ended the process that attempted it, again and again.",

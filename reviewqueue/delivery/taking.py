@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 
 from reviewqueue.db import db, now
 from reviewqueue.delivery.breaker import DRAIN_PER_SECOND, IN_FLIGHT
+from reviewqueue.delivery.seals import Seals, holds
 from reviewqueue.ids import new_id
 from reviewqueue.models import Attempt, Delivery, Endpoint
 from reviewqueue.people.backends import secrets_of
@@ -44,6 +45,7 @@ class Turn:
     secrets: tuple[str, ...]
     alone: bool = False
     request_id: str | None = None
+    sealed: bool = True  # both the address and the event carry our seal
 
 
 def _open(table: Any) -> Any:
@@ -64,7 +66,9 @@ _READY = and_(_open(_D), _D.c.next_attempt_at <= _now, _IN_TURN)
 _BUSY = and_(_D.c.state == literal_column("'inflight'"), _D.c.next_attempt_at > _now)
 _ROOM = case((_E.c.probe_wait > 0, 1), else_=IN_FLIGHT)
 # Endpoints that may be called, have something to be told and are not being told enough already.
-_ASKING = select(_E.c.backend_id, _E.c.url, _E.c.slow, _E.c.probe_wait, _E.c.draining).where(
+_ASKING = select(
+    _E.c.backend_id, _E.c.url, _E.c.trusted, _E.c.mac, _E.c.slow, _E.c.probe_wait, _E.c.draining
+).where(
     _E.c.state == "active",
     or_(_E.c.rest_until.is_(None), _E.c.rest_until <= _now),
     select(1).where(_D.c.backend_id == _E.c.backend_id, _READY).correlate(_E).exists(),
@@ -90,7 +94,7 @@ _TAKE = (
         cycle=_D.c.cycle + 1,
         next_attempt_at=bindparam("until", type_=_D.c.next_attempt_at.type),
     )
-    .returning(_D.c.id, _D.c.backend_id, _D.c.lease, _D.c.attempts, _D.c.body, _D.c.request_id)
+    .returning(_D.c.id, _D.c.backend_id, _D.c.lease, _D.c.attempts, _D.c.body, _D.c.mac, _D.c.request_id)
 )
 _BEGIN = insert(_A)
 _DRAIN = (
@@ -140,6 +144,7 @@ class May:
     slow: bool
     alone: bool
     secrets: Secrets
+    seals: Seals
 
 
 def asked() -> bool:
@@ -173,25 +178,26 @@ def take(connection: Connection, may: May) -> tuple[list[Turn], list[str]]:
         poison += [id for id, count in kills.items() if count >= KILLS]
         risky = [id for id, count in kills.items() if count == KILLS - 1]
         if risky and may.alone and not turns:
-            return _begin(connection, endpoint, risky[:1], may.secrets, alone=True), poison
+            return _begin(connection, endpoint, risky[:1], may, alone=True), poison
         ids = [row.id for row in found if kills.get(row.id, 0) < KILLS - 1]
         if ids:
-            turns += _begin(connection, endpoint, ids, may.secrets)
+            turns += _begin(connection, endpoint, ids, may)
         if endpoint.draining:
             _pace(connection, here, len(ids))
     return turns, poison
 
 
 def _begin(
-    connection: Connection, endpoint: Any, ids: list[str], secrets: Secrets, alone: bool = False
+    connection: Connection, endpoint: Any, ids: list[str], may: May, alone: bool = False
 ) -> list[Turn]:
     moment = now()
     taken = connection.execute(_TAKE, {"ids": ids, "now": moment, "until": moment + LEASE}).all()
-    url, keys = endpoint.url, secrets.of(endpoint.backend_id)
+    url, keys = endpoint.url, may.secrets.of(endpoint.backend_id)
+    sealed = holds(may.seals.address(endpoint.backend_id, url, endpoint.trusted), endpoint.mac)
     turns = [
         Turn(
             row.id, row.backend_id, row.lease, new_id("att"), row.attempts, url, row.body, keys, alone,
-            row.request_id,
+            row.request_id, sealed and holds(may.seals.event(row.id, row.backend_id, row.body), row.mac),
         )
         for row in taken
     ]  # fmt: skip

@@ -37,6 +37,7 @@ class Endpoint(Base):
     rest_until: Mapped[datetime | None]  # not called before
     draining: Mapped[bool] = mapped_column(default=False)  # what was parked goes out slowly
     slow: Mapped[bool] = mapped_column(default=False)  # its last answer took long
+    mac: Mapped[str | None] = mapped_column(String(64))  # of the address; delivery/seals.py
 
 
 class Delivery(Base):
@@ -80,6 +81,7 @@ class Delivery(Base):
     type: Mapped[str] = mapped_column(String(32))
     sequence: Mapped[int]  # within the item; k + 1 waits for the end of k
     body: Mapped[bytes] = mapped_column(LargeBinary)  # what every attempt sends
+    mac: Mapped[str | None] = mapped_column(String(64))  # of whom it is for and the body
     state: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[datetime]
     attempts: Mapped[int] = mapped_column(default=0)
