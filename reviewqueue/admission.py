@@ -22,7 +22,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from werkzeug.wsgi import get_content_length
 
 from reviewqueue import answers, ids
-from reviewqueue.answers import FOR_PROGRAMS, SAFE_METHODS, for_programs, problem
+from reviewqueue.answers import SAFE_METHODS, for_programs, problem
 from reviewqueue.config import current
 from reviewqueue.errors import Forbidden
 from reviewqueue.people import access, sign_in
@@ -44,7 +44,8 @@ class Sessions(SecureCookieSessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         """None, which Flask takes for a session that cannot hold anything, for the API."""
-        return None if request.path.startswith(FOR_PROGRAMS) else super().open_session(app, request)
+        program = request.path.startswith(("/api/v1/", "/webhooks/"))
+        return None if program else super().open_session(app, request)
 
 
 class SignedIn(UserMixin):  # type: ignore[misc]

@@ -24,7 +24,6 @@ from reviewqueue.config import current
 from reviewqueue.errors import Busy, Conflict, Fault, Forbidden, Invalid, Missing, Refusal
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-FOR_PROGRAMS = ("/api/", "/webhooks/")
 METHODS = (*SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE")
 LIMITED = ("rate_limited", "throttled")  # Busy codes that are the asker's own doing: 429 instead of 503
 STATUS: dict[type[Refusal], int] = {Invalid: 422, Missing: 404, Forbidden: 403, Conflict: 409, Busy: 503}
@@ -78,7 +77,7 @@ def request_id(given: str | None) -> str | None:
 def for_programs() -> bool:
     """Whether a program asks: it gets problems instead of pages, and no cookie is looked at."""
     blueprint = request.blueprint or ""
-    return blueprint.endswith("_api") or request.path.startswith(FOR_PROGRAMS)
+    return blueprint.endswith("_api") or request.path.startswith(("/api/", "/webhooks/"))
 
 
 def problem(

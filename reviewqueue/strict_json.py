@@ -33,6 +33,35 @@ class _Bad:
 
 def loads(data: bytes) -> Any:
     """The value of a JSON text in UTF-8; Invalid with a JSON pointer to each fault."""
+    value, doubtful = _read(data)
+    if doubtful:
+        _refuse(value)
+    return value
+
+
+def loads_entries(data: bytes, name: str) -> tuple[Any, dict[int, Invalid]]:
+    """`loads` for an object whose list `name` holds entries that stand for themselves.
+
+    Returns the object, and the refusal of each entry that has faults, with pointers into the entry; those
+    entries are null. Faults anywhere else refuse the whole.
+    """
+    value, doubtful = _read(data)
+    refusals: dict[int, Invalid] = {}
+    if doubtful:
+        entries = value.get(name) if isinstance(value, dict) else None
+        for place, entry in enumerate(entries if isinstance(entries, list) else ()):
+            # Two levels deeper than by itself: what is too deep here is counted from where it stands.
+            faults = list(islice(_faults(entry, (), MAX_DEPTH - 2), MAX_FAULTS))
+            if faults:
+                refusals[place] = _refused(faults, "it")
+                entries[place] = None  # type: ignore[index]  # it is a list: it was counted
+        _refuse(value)
+    return value, refusals
+
+
+def _read(data: bytes) -> tuple[Any, bool]:
+    """The parsed text, and whether there may be faults in it: most bodies have nothing to look for, and
+    looking costs more than parsing."""
     reader = _Reader()
     try:
         text = data.decode()
@@ -44,17 +73,18 @@ def loads(data: bytes) -> Any:
         raise _refused([{"pointer": "", "message": f"is not JSON: {error.msg} ({where})"}]) from None
     except RecursionError:
         raise _refused([{"pointer": "", "message": f"is nested deeper than {MAX_DEPTH}"}]) from None
-    # Most bodies have nothing to look for, and the walk costs more than the parsing.
-    if reader.found or _too_deep(value) or _ESCAPED.search(text):
-        faults = list(islice(_faults(value, ()), MAX_FAULTS))
-        if faults:
-            raise _refused(faults)
-    return value
+    return value, bool(reader.found or _too_deep(value) or _ESCAPED.search(text))
 
 
-def _refused(faults: list[Fault]) -> Invalid:
+def _refuse(value: Any) -> None:
+    faults = list(islice(_faults(value, ()), MAX_FAULTS))
+    if faults:
+        raise _refused(faults)
+
+
+def _refused(faults: list[Fault], whole: str = "the body") -> Invalid:
     first = faults[0]
-    where = first["pointer"] or "the body"
+    where = first["pointer"] or whole
     return Invalid(f"{where} {first['message']}", "invalid_json", errors=faults)
 
 
@@ -117,20 +147,20 @@ def _too_deep(value: Any) -> bool:
     return True
 
 
-def _faults(value: Any, place: tuple[str | int, ...]) -> Iterator[Fault]:
+def _faults(value: Any, place: tuple[str | int, ...], depth: int = MAX_DEPTH) -> Iterator[Fault]:
     if isinstance(value, _Bad):
         yield _fault(place, value.message)
     elif isinstance(value, str):
         if _UNSTORABLE.search(value):
             yield _fault(place, "holds a NUL character or half a character")
     elif isinstance(value, dict | list):
-        if len(place) >= MAX_DEPTH:
+        if len(place) >= depth:
             yield _fault(place, f"is nested deeper than {MAX_DEPTH}")
             return
         for step, inner in value.items() if isinstance(value, dict) else enumerate(value):
             if isinstance(step, str) and _UNSTORABLE.search(step):
                 yield _fault(place, "has a key with a NUL character or half a character")
-            yield from _faults(inner, (*place, step))
+            yield from _faults(inner, (*place, step), depth)
 
 
 def _fault(place: tuple[str | int, ...], message: str) -> Fault:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reviewqueue.errors import Invalid
-from reviewqueue.strict_json import MAX_NUMBER, loads
+from reviewqueue.strict_json import MAX_NUMBER, loads, loads_entries
 
 
 def nested(depth: int) -> bytes:
@@ -103,3 +103,19 @@ def test_loads_keeps_values_and_types(value: Any, ascii_only: bool) -> None:
 def test_loads_refuses_any_bytes_it_does_not_take(body: bytes) -> None:
     with suppress(Invalid):
         loads(body)
+
+
+def test_loads_entries_tells_of_each_entry_by_itself() -> None:
+    deep = b"[" * 31 + b"]" * 31
+    body = b'{"items": [{"a": 1}, {"a": 1, "a": 2}, {"b": {"c": NaN}}, "\\u0000", ' + deep + b'], "of": "x"}'
+    value, refusals = loads_entries(body, "items")
+    assert value == {"items": [{"a": 1}, None, None, None, None], "of": "x"}
+    pointers = {place: [fault["pointer"] for fault in refusal.errors] for place, refusal in refusals.items()}
+    assert list(pointers) == [1, 2, 3, 4]
+    assert (pointers[1], pointers[2], pointers[3]) == (["/a"], ["/b/c"], [""])
+
+
+@pytest.mark.parametrize("body", [b'{"items": [1], "of": NaN}', b'{"items": NaN}', b"[NaN]", b"NaN", b"{"])
+def test_loads_entries_refuses_the_whole_for_a_fault_elsewhere(body: bytes) -> None:
+    with pytest.raises(Invalid):
+        loads_entries(body, "items")

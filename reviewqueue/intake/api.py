@@ -29,7 +29,7 @@ from reviewqueue.intake.store import Answer
 from reviewqueue.intake.submit import submit, submit_batch, withdraw
 from reviewqueue.people import access
 from reviewqueue.people.backends import backend_named, secrets_of
-from reviewqueue.strict_json import loads
+from reviewqueue.strict_json import loads, loads_entries
 
 api = Blueprint("intake_api", __name__)
 
@@ -59,10 +59,12 @@ def submit_many() -> Response:
     key = _key()
     actor = web.actor()
     rate.check(actor.id)
-    batch = read(Batch, loads(body))
+    said, refusals = loads_entries(body, "items")
+    batch = read(Batch, said)
     rate.take(actor.id, len(batch.items))
     require_space()
-    results, replayed = submit_batch(batch.items, actor, key, _fingerprint(body))
+    entries = [refusals.get(place, entry) for place, entry in enumerate(batch.items)]
+    results, replayed = submit_batch(entries, actor, key, _fingerprint(body))
     told = [_result(index, result) for index, result in enumerate(results)]
     return _json({"results": told}, replayed=replayed)
 

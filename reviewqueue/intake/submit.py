@@ -82,6 +82,7 @@ def submit_batch(
 ) -> tuple[list[Answer | Refusal], bool]:
     """Store many items at once: one Answer or Refusal for each, in order, and whether all of it is a repeat.
 
+    An entry that is a Refusal already, since it could not even be read, is passed on.
     The good ones are kept whatever the others are. A repeat of `key` gives the first answer again.
     """
     require(actor, "items:write")
@@ -152,6 +153,8 @@ def _backend(actor: Actor) -> str:
 
 
 def _try(entry: Any, desk: Desk, backend: str) -> Arrival | Refusal:
+    if isinstance(entry, Refusal):
+        return entry
     try:
         return arrive(read(Submission, entry), desk, backend, now())
     except Refusal as refused:

@@ -238,6 +238,17 @@ def test_a_batch_answers_each_on_its_own(api: Api) -> None:
     assert count() == 1
 
 
+def test_a_batch_with_an_entry_that_is_no_json_keeps_the_others(api: Api) -> None:
+    good = json.dumps({"project": "support-replies", "output": "It left.", "confidence": 0.9})
+    bad = good.replace('"confidence"', '"output": "again", "confidence"')
+    answer = api.post("/api/v1/items/batch", body=f'{{"items": [{good}, {bad}, {good}]}}'.encode())
+    assert answer.status_code == 200
+    results = answer.json["results"]
+    assert [result["status"] for result in results] == [201, 422, 201]
+    assert results[1]["error"]["code"] == "invalid_json"
+    assert [fault["pointer"] for fault in results[1]["error"]["errors"]] == ["/output"]
+
+
 def test_a_batch_has_one_to_a_thousand_items(api: Api) -> None:
     for items in ([], [item()] * 1001, "x", None):
         check_problem(api.post("/api/v1/items/batch", {"items": items}), 422)
