@@ -334,8 +334,8 @@
   }
 
   function giveBack(path) {
-    const body = new URLSearchParams({ csrf_token: window.rq.csrf() });
-    fetch(`${path}/release`, { method: "POST", body, keepalive: true, redirect: "manual" }).catch(() => {});
+    const body = new URLSearchParams({ csrf_token: window.rq.csrf(), unopened: "yes" });
+    fetch(`${path}/release`, { method: "POST", body, keepalive: true }).catch(() => {});
   }
 
   // What leads on without a verdict leads to the same next review.

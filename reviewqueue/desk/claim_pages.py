@@ -203,6 +203,8 @@ def release(token: str) -> AnyResponse:
     _, review, _ = claims.open_claim(actor(), token)
     queue_id = review.queue_id
     claims.release(actor(), token)
+    if "unopened" in request.form:  # a page that was fetched ahead and never shown
+        return Response(status=204)
     notice("Given back to its queue.")
     return redirect(_address(queue_id), 303)
 

@@ -258,6 +258,7 @@ def test_what_was_fetched_ahead_is_never_decided_unseen(page: Any, make: Make, s
     assert seen == []
     page.goto("/")
     page.wait_for_timeout(200)
+    expect(page.locator("#notices")).to_be_empty()
     db.session.rollback()
     held = db.session.scalars(
         select(Review.item_id).where(Review.claimed_by == ada.id, Review.state == "wanted")
