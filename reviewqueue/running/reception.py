@@ -58,6 +58,20 @@ class Arrival:
         self.size: int | None = None  # of the whole request, once its head is here; -1: not said
         self.head = 0
 
+    def receive(self) -> bool:
+        """Take in what is there: True when that is all a thread needs, BlockingIOError when more must come.
+
+        ConnectionError when nothing more comes, ValueError when its head does not end.
+        """
+        while not self.whole():
+            if self.size is None and len(self.came) > HEAD_BYTES:
+                raise ValueError
+            piece = self.conn.sock.recv(PIECE, socket.MSG_DONTWAIT)
+            if not piece:
+                raise ConnectionError
+            self.came += piece
+        return True
+
     def whole(self) -> bool:
         """Whether a thread can take it, or refuse it, without waiting for more."""
         if self.size is None and not self._read_head():
@@ -102,24 +116,36 @@ class ReceptionWorker(ThreadWorker):  # type: ignore[misc]
         self.leaving: dict[Any, float] = {}
 
     def enqueue_req(self, conn: Any) -> None:
-        """A connection has something to read, or read ahead: gunicorn would give it a thread now."""
+        """A connection has something to read, or read ahead: most often a whole request."""
         ahead = conn.parser.unreader.take_buffered() if conn.parser is not None else b""
-        conn.sock.setblocking(False)
-        self._receive(Arrival(conn, ahead))
+        conn.arrival = arrival = Arrival(conn, ahead)
+        if self._full():
+            self._receive(arrival)
+        else:
+            super().enqueue_req(conn)
+
+    def handle(self, conn: Any) -> Any:
+        """In a thread: answer what is all here; give back, without having waited, what is not."""
+        arrival, conn.arrival = conn.arrival, None
+        if arrival is not None:
+            try:
+                arrival.receive()
+            except (OSError, ValueError):
+                return arrival
+            _make_ready(arrival)
+        return super().handle(conn)
+
+    def _full(self) -> bool:
+        return bool(self.tpool._work_queue.qsize() >= WAITING)
 
     def _receive(self, arrival: Arrival) -> None:
         """Take in what is there; a thread when that is all of it, else wait for more."""
-        conn = arrival.conn
         try:
-            while not arrival.whole():
-                if arrival.size is None and len(arrival.came) > HEAD_BYTES:
-                    return self._refuse(arrival, 431)
-                piece = conn.sock.recv(PIECE)
-                if not piece:
-                    return self._drop(arrival)
-                arrival.came += piece
+            arrival.receive()
         except BlockingIOError:
             return self._wait(arrival)
+        except ValueError:
+            return self._refuse(arrival, 431)
         except OSError:
             return self._drop(arrival)
         return self._admit(arrival)
@@ -136,17 +162,12 @@ class ReceptionWorker(ThreadWorker):  # type: ignore[misc]
         return None
 
     def _admit(self, arrival: Arrival) -> None:
-        conn = arrival.conn
-        if self.tpool._work_queue.qsize() >= WAITING and not arrival.came.startswith(_HEALTH):
+        if self._full() and not arrival.came.startswith(_HEALTH):
             return self._refuse(arrival, 503)
         self._forget(arrival)
-        wait = struct.pack("ll", STUCK_SECONDS, 0)
-        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            conn.sock.setsockopt(socket.SOL_SOCKET, option, wait)
-        conn.init()
-        conn.data_ready = True
-        conn.parser.unreader.unread(bytes(arrival.came))
-        super().enqueue_req(conn)
+        _make_ready(arrival)
+        arrival.conn.arrival = None
+        super().enqueue_req(arrival.conn)
         return None
 
     def _refuse(self, arrival: Arrival, status: int) -> None:
@@ -171,7 +192,10 @@ class ReceptionWorker(ThreadWorker):  # type: ignore[misc]
 
     def finish_request(self, conn: Any, fs: Future[Any]) -> None:
         """After an answer: keep the connection, or see it off without keeping everybody else waiting."""
-        if not fs.cancelled() and fs.exception() is None and fs.result():
+        failed = fs.cancelled() or fs.exception() is not None
+        if not failed and isinstance(fs.result(), Arrival):
+            self._receive(fs.result())
+        elif not failed and fs.result():
             super().finish_request(conn, fs)
         else:
             self._leave(conn)
@@ -225,6 +249,18 @@ class ReceptionWorker(ThreadWorker):  # type: ignore[misc]
                 self._refuse(arrival, 408)
         for conn in [conn for conn, until in self.leaving.items() if until < moment]:
             self._left(conn)
+
+
+def _make_ready(arrival: Arrival) -> None:
+    """Give what came to gunicorn's parser, as if it had been read from the socket just now."""
+    conn = arrival.conn
+    if conn.parser is None:
+        wait = struct.pack("ll", STUCK_SECONDS, 0)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            conn.sock.setsockopt(socket.SOL_SOCKET, option, wait)
+        conn.init()
+        conn.data_ready = True
+    conn.parser.unreader.unread(bytes(arrival.came))
 
 
 def refusal(status: int) -> bytes:
