@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from hashlib import sha256
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -163,16 +163,20 @@ def sign_in_by_link(token: str, address: str, browser: str = "") -> str:
         return _begin_session(session, person_id, browser)
 
 
+# Built once: every page asks.
+_WHOSE = (
+    select(Person, WebSession.seen_at)
+    .join(WebSession, WebSession.person_id == Person.id)
+    .where(WebSession.token_hash == bindparam("key"), WebSession.revoked_at.is_(None), Person.active)
+    .where(WebSession.created_at > bindparam("began"), WebSession.seen_at > bindparam("seen"))
+)
+
+
 def person_of(session_token: str, seen: bool = True) -> Person | None:
     """Whose session this is, or None when it ended; `seen=False` (a page polling) does not keep it alive."""
     moment, key = now(), _hash(session_token)
-    query = (
-        select(Person, WebSession.seen_at)
-        .join(WebSession, WebSession.person_id == Person.id)
-        .where(WebSession.token_hash == key, WebSession.revoked_at.is_(None), Person.active)
-        .where(WebSession.created_at > moment - ABSOLUTE, WebSession.seen_at > moment - IDLE)
-    )
-    found = db.session.execute(query).one_or_none()
+    since = {"key": key, "began": moment - ABSOLUTE, "seen": moment - IDLE}
+    found = db.session.execute(_WHOSE, since).one_or_none()
     if found is None:
         return None
     person, last = found
