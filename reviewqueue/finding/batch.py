@@ -227,7 +227,8 @@ def _why_left(
 
 
 def _by_lot(item_id: str) -> bool:
-    return hashlib.sha256(f"alone:{item_id}".encode()).digest()[0] % ONE_IN == 0
+    digest = hashlib.sha256(f"alone:{item_id}".encode()).digest()
+    return int.from_bytes(digest[:8]) % ONE_IN == 0
 
 
 def _risks(versions: set[tuple[str, int]]) -> dict[tuple[str, int], float]:
