@@ -203,7 +203,8 @@ def _ago(moment: datetime) -> str:
     unit = next((unit for unit in _UNITS if size >= unit[0]), None)
     if unit is None:
         return "now"
-    text = f"{int(size // unit[0])} {unit[1]}"
+    # Below ten seconds it is "now"; seconds are counted one by one all the same.
+    text = f"{int(size // (1 if unit[1] == 's' else unit[0]))} {unit[1]}"
     return f"{text} ago" if seconds > 0 else f"in {text}"
 
 

@@ -66,7 +66,7 @@
     const seconds = (Date.now() - moment) / 1000;
     const unit = UNITS.find(([size]) => Math.abs(seconds) >= size);
     if (!unit) return "now";
-    const text = `${Math.floor(Math.abs(seconds) / unit[0])} ${unit[1]}`;
+    const text = `${Math.floor(Math.abs(seconds) / (unit[1] === "s" ? 1 : unit[0]))} ${unit[1]}`;
     return seconds > 0 ? `${text} ago` : `in ${text}`;
   }
 
