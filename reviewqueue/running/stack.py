@@ -11,101 +11,24 @@ import fcntl
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO
 
 from reviewqueue.config import ConfigError, Settings
+from reviewqueue.db import db
 from reviewqueue.running import embedded_redis, startup, webserver
-from reviewqueue.running.orphans import die_with_parent
+from reviewqueue.running.children import Child, say, stop
+from reviewqueue.running.forked import OURS, load
 
 ROOT = Path(__file__).resolve().parents[2]
-STOP_SECONDS = 15.0
 READY_SECONDS = 60.0
-HEALTHY_SECONDS = 10.0  # a child that lived this long is started again without delay
-LONGEST_DELAY = 30.0
 LOG_BYTES = 10_000_000  # a log that has grown over this is put aside at the next start
-
-
-def say(text: str) -> None:
-    """A line for whoever started us."""
-    print(text, flush=True)
-
-
-@dataclass
-class Child:
-    """A process we keep running."""
-
-    name: str
-    command: Sequence[str]
-    environ: dict[str, str]
-    fds: tuple[int, ...] = ()
-    log: Path | None = None  # where it writes; else it writes where we do
-    process: subprocess.Popen[bytes] | None = None
-    started: float = 0.0
-    delay: float = 0.5
-    again_at: float = 0.0
-    deaths: int = field(default=0)
-
-    def start(self) -> None:
-        """Start it in a process group of its own, so that Ctrl-C reaches only us."""
-        parent = os.getpid()
-        with self.log.open("ab") if self.log else nullcontext() as log:
-            self.process = subprocess.Popen(
-                self.command,
-                env=self.environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT if log else None,
-                pass_fds=self.fds,
-                start_new_session=True,
-                preexec_fn=lambda: die_with_parent(parent),
-            )
-        self.started, self.again_at = time.monotonic(), 0.0
-
-    def watch(self) -> None:
-        """Start it again when it ended: at once when it had been well, else later and later."""
-        if self.process is None or self.process.poll() is None:
-            return
-        if not self.again_at:
-            self.deaths += 1
-            lived = time.monotonic() - self.started
-            self.delay = 0.5 if lived > HEALTHY_SECONDS else min(self.delay * 2, LONGEST_DELAY)
-            self.again_at = time.monotonic() + self.delay
-            why = f", {self.log} may say why" if self.log else ""
-            say(f"{self.name} ended ({_ending(self.process.returncode)}{why}); again in {self.delay:g} s")
-        elif time.monotonic() >= self.again_at:
-            self.start()
-
-    def signal(self, number: int) -> None:
-        """Send it a signal, if it still runs."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
-
-
-def _ending(code: int) -> str:
-    return f"exit status {code}" if code >= 0 else signal.Signals(-code).name
-
-
-def stop(children: Sequence[Child], patience: float = STOP_SECONDS) -> None:
-    """Ask all of them to end, wait, and kill what did not."""
-    for child in children:
-        child.signal(signal.SIGTERM)
-    deadline = time.monotonic() + patience
-    for child in children:
-        if child.process is not None:
-            try:
-                child.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                child.process.wait()
 
 
 class Lock:
@@ -178,9 +101,10 @@ class Stack:
         fds: tuple[int, ...] = (),
         environ: Mapping[str, str] = MappingProxyType({}),
         log: str | None = None,
+        main: Callable[[], object] | None = None,
     ) -> Child:
         """Start one more child and keep it running; `environ` is what it alone may see."""
-        child = Child(name, command, {**self.environ, **environ}, fds, self._log(log) if log else None)
+        child = Child(name, command, {**self.environ, **environ}, fds, self._log(log) if log else None, main)
         child.start()
         self.children.append(child)
         return child
@@ -203,13 +127,21 @@ class Stack:
     def start_web(self) -> Child:
         """Start the web server on the open socket."""
         number = self.listening.fileno()
-        return self.add("web", webserver.command(self.settings, number), (number,), log="web")
+        command = webserver.command(self.settings, number)
+        return self.add(
+            "web", ("reviewqueue", "web"), (number,), log="web", main=lambda: webserver.serve(command)
+        )
 
     def start_jobs(self) -> None:
         """Start the RQ workers and the relay."""
         for number in range(1, self.settings.job_workers + 1):
-            self.add(f"worker {number}", [sys.executable, "-m", "reviewqueue", "worker"], log="jobs")
-        self.add("relay", [sys.executable, "-m", "reviewqueue", "relay"], log="jobs")
+            self._start_command(f"worker {number}", "worker")
+        self._start_command("relay", "relay")
+
+    def _start_command(self, name: str, word: str) -> None:
+        from reviewqueue.cli import main
+
+        self.add(name, ("reviewqueue", word), log="jobs", main=lambda: main([word], prog_name="reviewqueue"))
 
     def wait_for_web(self, web: Child) -> None:
         """Until pages are answered; ConfigError when the web server does not come up."""
@@ -277,10 +209,15 @@ def run(settings: Settings, prepare: Callable[[Stack], list[str]]) -> None:
         signal.signal(number, lambda *_: stack.stopping.set())
     try:
         stack.start_redis()
+        environ[webserver.COUNTS] = os.environ[webserver.COUNTS] = webserver.count_in(settings)
+        load()
+        OURS.update((lock.file.fileno(), listening.fileno()))
         app = startup.open_base(settings)
         web = stack.start_web()
         with app.app_context():
             lines = prepare(stack)
+            db.session.remove()
+            db.engine.dispose()
         stack.start_jobs()
         stack.wait_for_web(web)
         if not stack.stopping.is_set():

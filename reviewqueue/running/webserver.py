@@ -42,10 +42,15 @@ def application() -> Flask:
 def _share_counts(settings: Settings) -> None:
     """Before anything counts: the web processes forked from this one add up their counts in one folder."""
     if COUNTS not in os.environ:
-        folder = settings.data_dir / "counts" / settings.bind.replace(":", "_")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        os.environ[COUNTS] = str(folder)
+        os.environ[COUNTS] = count_in(settings)
+
+
+def count_in(settings: Settings) -> str:
+    """A folder of this web server's own, empty, in which its processes count."""
+    folder = settings.data_dir / "counts" / settings.bind.replace(":", "_")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return str(folder)
 
 
 def command(settings: Settings, socket: int | None = None) -> list[str]:
@@ -54,6 +59,14 @@ def command(settings: Settings, socket: int | None = None) -> list[str]:
     size = ["--workers", str(settings.web_workers), "--threads", str(settings.web_threads)]
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", "python:reviewqueue.running.webserver"]
     return [*gunicorn, *size, "--bind", bind, "app:app"]
+
+
+def serve(line: list[str]) -> None:
+    """What `command` would do, in this process; does not come back."""
+    from gunicorn.app.wsgiapp import run
+
+    sys.argv = ["gunicorn", *line[line.index("gunicorn") + 1 :]]
+    run()
 
 
 def post_fork(_server: Any, worker: Any) -> None:

@@ -18,7 +18,8 @@ from reviewqueue.models import Backend, Endpoint, Person, WebSession
 from reviewqueue.people.access import SYSTEM
 from reviewqueue.people.backends import secrets_of
 from reviewqueue.people.sign_in import add_person, new_link
-from reviewqueue.running.stack import Stack, say
+from reviewqueue.running.children import say
+from reviewqueue.running.stack import Stack
 
 LOOPBACK = "127.0.0.1/32"
 FIRST = "admin@localhost"

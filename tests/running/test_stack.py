@@ -78,7 +78,7 @@ def test_run_does_background_work_by_rq(shared, tmp_path):
 
 
 def test_run_starts_again_what_was_killed(shared):
-    for words in ("-m reviewqueue worker", "-m gunicorn", "redis-server", "-m reviewqueue relay"):
+    for words in ("reviewqueue worker", "reviewqueue web", "redis-server", "reviewqueue relay"):
         victim = shared.child(words)
         victim.kill()
         assert wait_until(lambda victim=victim: gone([victim]))
