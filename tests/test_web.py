@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from flask import Flask
 
 from reviewqueue import web
 from reviewqueue.admission import right_of
+from reviewqueue.db import now
 from reviewqueue.people.access import RIGHTS
 from tests.make import Make
 
@@ -73,3 +75,18 @@ def test_the_bar_offers_only_what_one_may_open(client: Callable[..., Any], make:
     page = client(make.person("dora")).get("/account").text
     assert 'href="/people"' in page
     assert 'href="/backends"' in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-3, "now"),
+        (47.5, "47 s ago"),
+        (-55.5, "in 55 s"),
+        (125, "2 min ago"),
+        (-7300, "in 2 h"),
+        (90_000, "1 d ago"),
+    ],
+)
+def test_a_time_is_told_in_the_one_unit_that_matters(seconds: float, words: str) -> None:
+    assert web._ago(now() - timedelta(seconds=seconds)) == words
