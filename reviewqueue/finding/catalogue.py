@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Insert, exists, func, select
+from sqlalchemy import Insert, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -39,8 +39,9 @@ SHORT = 6  # words; a shorter output says the same as another one only in answer
 class _Drawer:
     """What is known of a batch of items before it is written."""
 
+    mark: int  # how far the ledger had been read when the items were
     items: Sequence[Item] = ()
-    seen: int | None = None  # up to which entry the ledger was read; None: not at all
+    seen: int | None = None  # up to which entry it is read with these items; None: no further
     decisions: dict[str, Decision] = field(default_factory=dict)
     given: dict[str, list[Review]] = field(default_factory=lambda: defaultdict(list))
     wanted: dict[str, list[Review]] = field(default_factory=lambda: defaultdict(list))
@@ -59,7 +60,7 @@ def index_due(seconds: float = WORKING) -> int:
 
 def behind() -> bool:
     """Whether the catalogue lacks something."""
-    return bool(unlisted() or _stale() or _last_entry() > _mark())
+    return bool(unlisted() or _marked() or _last_entry() > _mark())
 
 
 def unlisted() -> int:
@@ -69,6 +70,7 @@ def unlisted() -> int:
 
 
 def _new() -> _Drawer | None:
+    mark = _mark()
     listed = db.session.scalar(select(func.max(Card.number))) or 0
     numbers = db.session.scalars(
         select(Item.number)
@@ -76,12 +78,22 @@ def _new() -> _Drawer | None:
         .order_by(Item.number)
         .limit(BATCH)
     ).all()
-    return _filled(_Drawer(_items(numbers))) if numbers else None
+    return _filled(_Drawer(mark, _items(numbers))) if numbers else None
 
 
 def _stale() -> _Drawer | None:
-    numbers = db.session.scalars(select(Card.number).where(Card.stale.is_(True)).limit(BATCH)).all()
-    return _filled(_Drawer(_items(numbers))) if numbers else None
+    """Cards that were marked. The mark goes before they are read: who sets it meanwhile sets it again."""
+    if not _marked():
+        return None
+    mark = _mark()
+    with transaction() as session:
+        numbers = _marked()
+        session.execute(update(Card).where(Card.number.in_(numbers)).values(stale=False))
+    return _filled(_Drawer(mark, _items(numbers)))
+
+
+def _marked() -> Sequence[int]:
+    return db.session.scalars(select(Card.number).where(Card.stale.is_(True)).limit(BATCH)).all()
 
 
 def _changed() -> _Drawer | None:
@@ -98,7 +110,7 @@ def _changed() -> _Drawer | None:
     # What happens after this is in an entry after these, so that nothing read now stays wrong.
     seen = entries[-1].seq if len(entries) == BATCH else last
     items = db.session.scalars(select(Item).where(Item.id.in_({entry.item_id for entry in entries}))).all()
-    return _filled(_Drawer(items, seen))
+    return _filled(_Drawer(mark, items, seen))
 
 
 def _items(numbers: Sequence[int]) -> Sequence[Item]:
@@ -130,9 +142,11 @@ def _filled(drawer: _Drawer) -> _Drawer:
 
 def _write(drawer: _Drawer) -> int:
     with transaction() as session:
-        codes = _codes(session, drawer)
+        if not _still(session, drawer.mark):
+            return 0  # another job has come further, and knows newer things of these items
         if drawer.seen is not None:
-            session.execute(_upsert(session, Mark, "name"), [{"name": LEDGER, "at": drawer.seen}])
+            session.execute(update(Mark).where(Mark.name == LEDGER).values(at=drawer.seen))
+        codes = _codes(session, drawer)
         cards, bags = [], {}
         for item in drawer.items:
             card = _card(drawer, item, codes)
@@ -141,9 +155,18 @@ def _write(drawer: _Drawer) -> int:
             more += {f"waits_{codes['queue', review.queue_id]}" for review in drawer.wanted[item.id]}
             bags[item.number] = words.bag(_submitted(item), _said(drawer, item), [*facts(card), *more])
         if cards:
-            session.execute(_upsert(session, Card, "number"), cards)
+            session.execute(_upsert(session), cards)
             words.put(bags)
     return len(cards)
+
+
+def _still(session: Session, mark: int) -> bool:
+    """Whether the ledger was read no further than `mark`; nobody else writes cards until the commit."""
+    session.execute(
+        _insert(session, Mark).on_conflict_do_nothing(index_elements=["name"]), [{"name": LEDGER, "at": -1}]
+    )
+    held = select(Mark.at).where(Mark.name == LEDGER).with_for_update()
+    return session.execute(held).scalar_one() == mark
 
 
 def facts(card: Mapping[str, Any]) -> list[str]:
@@ -253,9 +276,9 @@ def _insert(session: Session, model: Any) -> Any:
     return dialect.insert(model)
 
 
-def _upsert(session: Session, model: Any, key: str) -> Insert:
-    insert = _insert(session, model)
-    names = [column.name for column in model.__table__.columns if column.name != key]
+def _upsert(session: Session) -> Insert:
+    insert = _insert(session, Card)
+    names = [column.name for column in Card.__table__.columns if column.name not in ("number", "stale")]
     changed = {name: insert.excluded[name] for name in names}
-    upsert: Insert = insert.on_conflict_do_update(index_elements=[key], set_=changed)
+    upsert: Insert = insert.on_conflict_do_update(index_elements=["number"], set_=changed)
     return upsert

@@ -165,6 +165,22 @@ def test_an_item_that_committed_late_is_found(make: Any) -> None:
     assert set(ids(cleo, status="pending")) == {early.id}
 
 
+def test_a_slow_job_never_writes_what_was_true_before(make: Any) -> None:
+    """Two jobs at once: the one that read earlier writes later, and is refused."""
+    project, ada, cleo = make.project(), make.person("ada"), make.person("cleo")
+    item = make.item(project)
+    catalogue.index_due()
+    make.decide(ada, make.item(project), "approve")
+    slow = catalogue._changed()
+    assert slow is not None
+    make.decide(ada, item, "approve")
+    catalogue.index_due()
+    db.session.rollback()
+    assert catalogue._write(slow) == 0
+    assert item.id in ids(cleo, status="decided")
+    assert not catalogue.behind()
+
+
 def test_overdue_is_found_by_the_time_it_is_now(make: Any) -> None:
     from reviewqueue.models import Review
 
