@@ -33,7 +33,7 @@ from tests.listener import Listener, listener
 from tests.servers import Postgres, Redis
 
 ROUNDS = int(os.environ.get("FIRE_ROUNDS", "1"))
-BETWEEN = 40  # submissions acknowledged between two kills
+BETWEEN = 25  # submissions acknowledged between two kills
 TAKEOVER_SECONDS = 10.0
 DATABASE = "topology"
 
