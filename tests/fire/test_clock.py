@@ -111,7 +111,7 @@ def test_nothing_is_lost_or_decided_twice_when_the_clock_jumps(
 def finish(make: Make, people: list[Any], queue: Queue, clock: Clock) -> None:
     """With a right clock everything that is left can be decided and told, once leases have run out."""
     for _ in range(2):
-        clock.jump(11 * 60)
+        clock.jump(2.5 * HOUR)  # two of these are longer than anybody may hold a review
         upkeep()
         for person in people:
             while isinstance(found := again(lambda p=person: claim.claim_next(p, queue)), claim.Claim):

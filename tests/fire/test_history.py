@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import time
-from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,19 @@ HISTORIES = int(os.environ.get("FIRE_HISTORIES", "1"))
 ITEMS = int(os.environ.get("FIRE_HISTORY_ITEMS", "30"))
 PROCESSES = 4
 KILL_EVERY = 0.4  # seconds
+# What a history must hold to prove something; one more is made while chance has left something out.
+WANTED = (
+    "kill",
+    "cut off",
+    "claim ok",
+    "renew ok",
+    "decide ok",
+    "undo ok",
+    "override ok",
+    "read ok",
+    "_lost",
+)
+MOST_MORE = 4
 LEASE = timedelta(milliseconds=150)
 LEASE_NS = int(LEASE.total_seconds() * 1e9)
 
@@ -166,17 +178,16 @@ def test_every_history_can_be_explained(
     base: Any, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short_leases(monkeypatch)
-    for number in range(HISTORIES):
-        scene = Scene(make, ITEMS)
-        history, killed = race(scene, tmp_path / str(number), f"{number}")
+    seen: set[str] = set()
+    for number in range(HISTORIES + MOST_MORE):
+        history, killed = race(Scene(make, ITEMS), tmp_path / str(number), f"{number}")
         assert impossible(history, LEASE_NS) == []
-        done = Counter(call["op"] for call in history if call.get("outcome") == "ok")
-        assert killed > 0
-        assert all(done[op] for op in ("claim", "renew", "decide", "undo", "override", "read")), done
-        assert any("outcome" not in call for call in history), "no call was cut off"
-        late = [call for call in history if call["op"] == "decide" and call.get("outcome", "ok") != "ok"]
-        assert late, "nobody decided with a token that had lost its claim"
         everything_answered_is_there(history)
+        seen |= {"kill"} if killed else set()
+        seen |= {f"{call['op']} {call.get('outcome', 'cut off')}" for call in history}
+        if number + 1 >= HISTORIES and all(any(name in each for each in seen) for name in WANTED):
+            break
+    assert all(any(name in each for each in seen) for name in WANTED), seen
     assert half_done() == []
     assert verify().ok
 
@@ -202,13 +213,18 @@ def short_leases(monkeypatch: pytest.MonkeyPatch, lease: timedelta = LEASE) -> N
 # --- can it fail? ---------------------------------------------------------------------------------
 
 
+def noticed(words: str, make: Make, folder: Path) -> bool:
+    """Whether the checker says so of a race; chance may leave it out of a few."""
+    races = (race(Scene(make, 15), folder / seed, seed)[0] for seed in "abcdef")
+    return any(words in wrong for history in races for wrong in impossible(history, LEASE_NS))
+
+
 @pytest.mark.sqlite
 def test_the_checker_notices_leases_that_hold_nobody_off(
     base: Any, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short_leases(monkeypatch, timedelta(0))
-    history, _ = race(Scene(make, 15), tmp_path / "history", "x")
-    assert any("was held" in wrong for wrong in impossible(history, LEASE_NS))
+    assert noticed("was held", make, tmp_path)
 
 
 @pytest.mark.sqlite
@@ -223,8 +239,7 @@ def test_the_checker_notices_a_fence_that_lets_everybody_through(
         return give(session, session.get(Claim, newest) or held, *rest)
 
     monkeypatch.setattr(decide, "_give", trusting)
-    history, _ = race(Scene(make, 15), tmp_path / "history", "x")
-    assert any("was accepted" in wrong for wrong in impossible(history, LEASE_NS))
+    assert noticed("was accepted", make, tmp_path)
 
 
 def call(op: str, began: int, ended: int | None, **fields: Any) -> Call:
