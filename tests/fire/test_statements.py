@@ -20,6 +20,7 @@ from reviewqueue.db import db, now, transaction
 from reviewqueue.delivery import endpoints
 from reviewqueue.delivery.callback import Outcome
 from reviewqueue.delivery.replay import replay
+from reviewqueue.delivery.seals import Seals
 from reviewqueue.delivery.taking import May, Secrets, Turn
 from reviewqueue.delivery.turns import turn_over
 from reviewqueue.examples.collect import promote, retire
@@ -37,8 +38,12 @@ from tests.make import OUTPUTS, Make
 
 EVERY = int(os.environ.get("FIRE_EVERY", "10"))
 RECEIVER = "http://127.0.0.1:9/"
-NOTHING = May(0, True, False, Secrets())  # is taken
 Act = Callable[[], object]
+
+
+def room(count: int) -> May:
+    """What may be taken: so many attempts."""
+    return May(count, True, count > 0, Secrets(), Seals())
 
 
 class Scene:
@@ -79,7 +84,7 @@ class Scene:
     def attempt(self) -> Turn:
         """A taken attempt."""
         self.due()
-        (turn,) = turn_over([], May(1, True, True, Secrets()))
+        (turn,) = turn_over([], room(1))
         return turn
 
     def example(self) -> str:
@@ -199,22 +204,22 @@ def _prepare(scene: Scene) -> Act:
 
 def _attempt(scene: Scene) -> Act:
     scene.due()
-    return lambda: turn_over([], May(1, True, True, Secrets()))
+    return lambda: turn_over([], room(1))
 
 
 def _delivered(scene: Scene) -> Act:
     turn = scene.attempt()
-    return lambda: turn_over([(turn, Outcome("ok", status=200))], NOTHING)
+    return lambda: turn_over([(turn, Outcome("ok", status=200))], room(0))
 
 
 def _gone(scene: Scene) -> Act:
     turn = scene.attempt()
-    return lambda: turn_over([(turn, Outcome("gone", status=410))], NOTHING)
+    return lambda: turn_over([(turn, Outcome("gone", status=410))], room(0))
 
 
 def _replay(scene: Scene) -> Act:
     turn, dora = scene.attempt(), scene.make.person("dora")
-    turn_over([(turn, Outcome("ok", status=200))], NOTHING)
+    turn_over([(turn, Outcome("ok", status=200))], room(0))
     return lambda: replay(dora, turn.delivery_id)
 
 
