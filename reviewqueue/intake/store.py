@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Executable, bindparam, func, insert, select
+from sqlalchemy import Executable, Text, bindparam, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
@@ -64,6 +64,9 @@ def _held(dialect: str) -> Executable:
 
 
 _HELD = Prepared(_held)
+_ONE_BATCH = Prepared(
+    lambda _: select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("backend", type_=Text), 0)))
+)
 _TAKE_KEY = Prepared(_insert(Known), ["backend_id", "key", "fingerprint", "item_id", "created_at"])
 _ITEM = [column.key for column in Item.__table__.columns if column.key != "number"]
 _INSERT = Prepared(_insert(Item), _ITEM)
@@ -87,6 +90,13 @@ def arriving(connection: Connection, desk: Desk) -> None:
     held = _HELD.row(connection, {"id": desk.project_id})
     if held is None or held[: len(EDITION)] != desk.edition:
         raise Overtaken
+
+
+def one_batch_at_a_time(connection: Connection, backend_id: str) -> None:
+    """Let a backend's batches come one after the other: two that name the same external ids in another order
+    would each wait for the other on PostgreSQL. On SQLite all writers do."""
+    if connection.dialect.name == "postgresql":
+        _ONE_BATCH.rows(connection, {"backend": backend_id})
 
 
 def take_key(

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import bindparam, select, update
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import OperationalError
 
 from reviewqueue.background import ring
 from reviewqueue.db import now, reading, transaction, writing
@@ -26,6 +25,7 @@ from reviewqueue.intake.store import (
     answer_of,
     answers_of,
     arriving,
+    one_batch_at_a_time,
     store_all,
     store_one,
     take_key,
@@ -99,6 +99,7 @@ def submit_batch(
         tried = [_try(entry, desk, backend) for entry in entries]
         arrivals = [result for result in tried if isinstance(result, Arrival)]
         with writing() as connection:
+            one_batch_at_a_time(connection, backend)
             arriving(connection, desk)
             if key and not take_key(connection, backend, key, fingerprint):
                 raise Overtaken
@@ -139,10 +140,6 @@ def _again(store: Callable[[], T]) -> T:
             return store()
         except Overtaken:
             continue
-        except OperationalError as error:
-            # Two batches that name the same external ids in another order: one of them begins anew.
-            if getattr(error.orig, "sqlstate", None) != "40P01":
-                raise
     raise Busy("the project is being changed; try again")
 
 
