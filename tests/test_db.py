@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+import time
 from datetime import UTC, datetime
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import CheckConstraint, inspect, select, text
+from sqlalchemy import CheckConstraint, insert, inspect, select, text
 
 from reviewqueue import schema
-from reviewqueue.db import Base, after_commit, db, in_transaction, joined, transaction
+from reviewqueue.db import Base, after_commit, db, in_transaction, joined, reading, transaction, writing
 from reviewqueue.models import Leader
 
 MOMENT = datetime(2026, 11, 20, 10, 0, 0, 123456, tzinfo=UTC)
@@ -116,3 +118,27 @@ def test_a_writing_transaction_takes_the_write_lock_at_once(base, settings):
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("BEGIN IMMEDIATE")
         other.close()
+
+
+def test_a_connection_that_died_while_idle_is_replaced_before_a_statement_finds_out(base, monkeypatch):
+    if db.engine.dialect.name != "postgresql":
+        return  # a file does not restart
+    monkeypatch.setattr(sys.modules["reviewqueue.db"], "IDLE_SECONDS", 0.05)
+    with reading() as connection:
+        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with db.engine.connect() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+    time.sleep(0.1)
+    with writing() as connection:
+        assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
+
+
+def test_writing_commits_rolls_back_and_does_not_nest(base):
+    with writing() as connection:
+        connection.execute(insert(Leader).values(duty="a", holder="x", expires_at=MOMENT))
+    with pytest.raises(KeyError), writing() as connection:
+        connection.execute(insert(Leader).values(duty="b", holder="x", expires_at=MOMENT))
+        raise KeyError
+    assert db.session.scalars(select(Leader.duty)).all() == ["a"]
+    with transaction(), pytest.raises(RuntimeError), writing():
+        pass
