@@ -124,13 +124,13 @@ def test_a_connection_that_died_while_idle_is_replaced_before_a_statement_finds_
     if db.engine.dialect.name != "postgresql":
         return  # a file does not restart
     monkeypatch.setattr(sys.modules["reviewqueue.db"], "IDLE_SECONDS", 0.05)
-    with reading() as connection:
-        pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-    with db.engine.connect() as connection:
-        connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
-    time.sleep(0.1)
-    with writing() as connection:
-        assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
+    with writing() as killer:
+        with reading() as connection:
+            pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        killer.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        time.sleep(0.1)
+        with reading() as connection:
+            assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
 
 
 def test_writing_commits_rolls_back_and_does_not_nest(base):
