@@ -31,6 +31,7 @@ from reviewqueue.review.queues import CHOSEN, held_by, reasons_told
 
 NEUTRAL = "The policy wants a person to look at this one: its confidence or risk, or the lot."
 DISAGREED = "The reviewers did not agree."
+LOOKED_AT = 50  # of a person's newest decisions, to find one that can be undone: they may have made a million
 
 
 def why(item: Item, purpose: str = "gate") -> list[str]:
@@ -113,20 +114,20 @@ def undoable(actor: Actor) -> Undoable | None:
 
 
 def _decided_last(actor: Actor) -> Undoable | None:
-    decision = db.session.scalars(
-        select(Decision)
+    newest = db.session.execute(
+        select(
+            Decision.id, Decision.item_id, Decision.verdict, Decision.decided_at, Decision.final_at
+        )
         .where(
-            Decision.decided_by == actor.id,
-            Decision.undone_at.is_(None),
-            Decision.superseded_at.is_(None),
-            Decision.final_at > now(),
+            Decision.decided_by == actor.id, Decision.undone_at.is_(None), Decision.superseded_at.is_(None)
         )
         .order_by(Decision.decided_at.desc())
-        .limit(1)
-    ).first()
-    if decision is None or decision.verdict is None:
-        return None
-    return Undoable(decision.id, decision.item_id, decision.verdict, decision.decided_at, decision.final_at)
+        .limit(LOOKED_AT)
+    )  # fmt: skip
+    for row in newest:
+        if row.final_at > now() and row.verdict is not None:
+            return Undoable(row.id, row.item_id, row.verdict, row.decided_at, row.final_at)
+    return None
 
 
 def _given_last(actor: Actor) -> Undoable | None:
@@ -161,7 +162,8 @@ def held_in(actor: Actor, queue_id: str) -> str | None:
         .where(held_by(actor.id, now()), Review.queue_id == queue_id)
         .order_by(Review.claimed_at)
     )
-    return next((row.claim_token for row in held if row.lease_expires_at > row.claimed_at + AHEAD), None)
+    opened = (row.claim_token for row in held if row.lease_expires_at > row.claimed_at + 2 * AHEAD)
+    return next(opened, None)
 
 
 def nothing_yet(actor: Actor) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, exists, func, select
+from sqlalchemy.orm import aliased
 
 from reviewqueue.db import db
 from reviewqueue.models import Card, Item, Queue, Review
@@ -21,8 +22,12 @@ MOST = 1_000
 
 def more_like(queue: Queue, numbers: Sequence[int]) -> dict[int, int]:
     """How many others that say the same wait in `queue`, by the numbers of some items; 101 means more."""
+    other = aliased(Card)
+    another = exists().where(
+        other.alike == Card.alike, other.due.is_not(None), other.number != Card.number
+    )  # fmt: skip
     keys = db.session.execute(
-        select(Card.number, Card.alike).where(Card.number.in_(numbers), Card.alike.is_not(None))
+        select(Card.number, Card.alike).where(Card.number.in_(numbers), Card.alike.is_not(None), another)
     ).all()
     counts: dict[int, int] = {}
     for key in {row.alike for row in keys}:

@@ -23,6 +23,7 @@ from reviewqueue.review.verdict import clean
 MOST = 50  # of one person
 LONGEST = 60  # characters of a name
 FRESH = 15.0  # seconds for which a count is told again without counting
+COUNTING = 0.1  # seconds one page counts; the views after that are told without a count, until the next page
 
 _counted: dict[tuple[str, str], tuple[float, int]] = {}
 
@@ -97,7 +98,8 @@ def views_of(actor: Actor, queue: Queue | None = None, *, everywhere: bool = Fal
     projects = {
         project.id: project for project in db.session.scalars(select(Project).where(Project.id.in_(wanted)))
     }
-    shown = [_shown(actor, view, seen, projects) for view in views]
+    until = time.monotonic() + COUNTING
+    shown = [_shown(actor, view, seen, projects, until) for view in views]
     return sorted(shown, key=lambda one: (one.view.name.casefold(), one.view.id))
 
 
@@ -109,19 +111,23 @@ def _may_use(actor: Actor, view: SavedView, seen: Mapping[str, Queue]) -> bool:
 
 
 def _shown(
-    actor: Actor, view: SavedView, seen: Mapping[str, Queue], projects: Mapping[str, Project]
+    actor: Actor, view: SavedView, seen: Mapping[str, Queue], projects: Mapping[str, Project], until: float
 ) -> Shown:
     queue = seen[view.queue_id] if view.queue_id else None
     project = projects[queue.project_id] if queue else None
-    return Shown(view, project, queue, view.person_id == actor.id, _count(actor, view, project, queue))
+    return Shown(view, project, queue, view.person_id == actor.id, _count(actor, view, project, queue, until))
 
 
-def _count(actor: Actor, view: SavedView, project: Project | None, queue: Queue | None) -> int | None:
+def _count(
+    actor: Actor, view: SavedView, project: Project | None, queue: Queue | None, until: float
+) -> int | None:
     """How many the view finds. Everybody who may use it finds the same, so that one count serves all."""
     key, moment = (str(db.engine.url), view.id), time.monotonic()
     known = _counted.get(key)
     if known and moment - known[0] < FRESH:
         return known[1]
+    if moment > until:
+        return known[1] if known else None
     try:
         if project is None or queue is None:
             count = find.count(actor, asked.question(view.filters))

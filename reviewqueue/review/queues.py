@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -72,7 +73,7 @@ def reasons_told(item: Item) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class Line:
-    """One queue on the desk. Counts stop at COUNTED; `oldest` is the longest waiting among those counted."""
+    """One queue on the desk. Counts stop at COUNTED; `oldest` tells since when the first item waits."""
 
     queue: Queue
     project: Project
@@ -142,12 +143,14 @@ def overview(actor: Actor) -> list[Line]:
             select(Project).where(Project.id.in_({queue.project_id for queue in queues}))
         )
     }
-    mine: dict[str, int] = dict(
-        db.session.execute(
-            select(Review.queue_id, func.count()).where(held_by(actor.id, moment)).group_by(Review.queue_id)
-        ).all()
-    )
-    lines = [_line(queue, projects[queue.project_id], mine.get(queue.id, 0), moment) for queue in queues]
+    held = db.session.execute(
+        select(Review.queue_id, Review.claimed_by).where(_held(moment), wanted())
+    ).all()  # fmt: skip
+    taken = Counter(row.queue_id for row in held)
+    mine = Counter(row.queue_id for row in held if row.claimed_by == actor.id)
+    lines = [
+        _line(queue, projects[queue.project_id], taken[queue.id], mine[queue.id], moment) for queue in queues
+    ]
     return sorted(lines, key=lambda line: (line.project.name, line.queue.name != "main", line.queue.name))
 
 
@@ -222,25 +225,16 @@ def history(review_id: str) -> list[Turn]:
     ]
 
 
-def _line(queue: Queue, project: Project, mine: int, moment: datetime) -> Line:
-    first = (
-        select(Review.lease_expires_at, Review.due_at, Review.created_at)
-        .where(Review.queue_id == queue.id, wanted())
-        .order_by(*queue_order())
-        .limit(COUNTED + 1)
-        .subquery()
-    )
-    held = first.c.lease_expires_at > moment
-    count, taken, late, oldest = db.session.execute(
-        select(
-            func.count(),
-            func.coalesce(func.sum(case((held, 1), else_=0)), 0),
-            func.coalesce(func.sum(case((first.c.due_at <= moment, 1), else_=0)), 0),
-            func.min(first.c.created_at),
-        )
-    ).one()
-    more = count > COUNTED
-    return Line(queue, project, min(count, COUNTED) - min(taken, COUNTED), taken, mine, late, oldest, more)
+def _line(queue: Queue, project: Project, held: int, mine: int, moment: datetime) -> Line:
+    waiting = (Review.queue_id == queue.id, wanted())
+    # Each reads an index alone, and never the reviews themselves.
+    first = select(Review.due_at).where(*waiting).order_by(*queue_order()).limit(COUNTED + 1).subquery()
+    late = case((first.c.due_at <= moment, 1), else_=0)
+    count, overdue = db.session.execute(select(func.count(), func.coalesce(func.sum(late), 0))).one()
+    eldest = select(Review.created_at).where(*waiting).order_by(Review.item_number, Review.id).limit(1)
+    oldest = db.session.scalar(eldest)
+    more, shown = count > COUNTED, min(count, COUNTED)
+    return Line(queue, project, max(0, shown - held), held, mine, overdue, oldest, more)
 
 
 def _row(actor: Actor, review: Review, item: Item, moment: datetime, names: dict[str, str]) -> Row:
