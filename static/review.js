@@ -170,6 +170,11 @@
   document.addEventListener("htmx:beforeOnLoad", (event) => {
     const { detail } = event;
     const { status } = detail.xhr;
+    // What comes late is about a review that is being decided, or no longer on the screen.
+    if ((isLook(detail) || detail.requestConfig?.verb === "put") && (now?.sent || !detail.requestConfig.path.startsWith(claim() || "//"))) {
+      event.preventDefault();
+      return;
+    }
     if (!form() || !(status === 401 || ([400, 403, 503].includes(status) && (isSave(detail) || isLook(detail))))) return;
     event.preventDefault();
     if (status !== 401 || isSave(detail)) return;
@@ -181,6 +186,7 @@
   document.addEventListener("htmx:afterRequest", (event) => {
     const { detail } = event;
     const status = detail.xhr?.status || 0;
+    if (isLook(detail) && now?.sent) return;
     if (isSave(detail)) saved(status === 400 || status === 403 ? 401 : status);
     else if (isLook(detail) && !busy && [0, 401].includes(status)) save();
   });
@@ -275,6 +281,8 @@
       return;
     }
     stopChoosing();
+    if ($("#changes")) window.htmx.trigger("#changes", "htmx:abort"); // its answer would come to another page
+    clearTimeout(showing);
     review().sent = true;
     review().verdict = verdict;
     clearTimeout(saving);
@@ -344,7 +352,7 @@
     const field = document.createElement("input");
     Object.assign(field, { type: "hidden", name: "ahead", value: ahead.path.split("/").pop() });
     event.target.append(field);
-    if (!event.target.action.endsWith("/release")) ahead = null;
+    ahead = null;
   });
 
   window.addEventListener("pagehide", () => { if (ahead?.path) giveBack(ahead.path); ahead = null; });

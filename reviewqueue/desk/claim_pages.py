@@ -202,9 +202,10 @@ def release(token: str) -> AnyResponse:
     """Give the review back to its queue."""
     _, review, _ = claims.open_claim(actor(), token)
     queue_id = review.queue_id
-    claims.release(actor(), token)
     if "unopened" in request.form:  # a page that was fetched ahead and never shown
+        turns.leave_unopened(actor(), token)
         return Response(status=204)
+    claims.release(actor(), token)
     notice("Given back to its queue.")
     return redirect(_address(queue_id), 303)
 
@@ -264,6 +265,9 @@ def _next(queue_id: str) -> AnyResponse:
     """
     ahead = request.form.get("ahead", "")
     held = ahead if ahead and turns.begin(actor(), ahead) else seen.held_in(actor(), queue_id)
+    fetched = None if held else turns.unopened(actor(), queue_id)
+    if fetched and turns.begin(actor(), fetched):
+        held = fetched
     if held:
         return redirect(f"/claims/{held}", 303)
     try:

@@ -188,11 +188,13 @@ def _top_labels(item: Item, fields: Sequence[Field]) -> list[str]:
 
 
 def _ranked(item: Item) -> list[str]:
-    """Labels the backend listed in its metadata, as it ordered them: texts, or objects that name one."""
-    found: list[str] = []
-    for name in ("alternatives", "candidates", "top_labels"):
-        listed = (item.details or {}).get(name)
+    """Labels the backend listed in its metadata: texts or objects in its order, or scores by label."""
+    found: list[Any] = []
+    for name, listed in (item.details or {}).items():
+        if not name.startswith(("top", "alternatives", "candidates")):
+            continue
+        if isinstance(listed, dict) and all(isinstance(score, int | float) for score in listed.values()):
+            found += sorted(listed, key=lambda label: -listed[label])
         for one in listed if isinstance(listed, list) else ():
-            label = one.get("label") or one.get("name") if isinstance(one, dict) else one
-            found += [label] if isinstance(label, str) else []
-    return found
+            found.append(one.get("label") or one.get("name") if isinstance(one, dict) else one)
+    return [label for label in found if isinstance(label, str)]

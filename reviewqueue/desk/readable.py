@@ -25,6 +25,8 @@ AROUND, FOLDED = 160, 240  # characters left open beside a change; fewer are nev
 
 _LED = ("messages", "conversation", "turns", "history")  # where an input keeps what was said before
 
+_SPEAKER = re.compile(r"(?:system|developer|user|customer|assistant|agent|tool)\b", re.IGNORECASE)
+_OURS = re.compile(r"(?:assistant|agent)\b", re.IGNORECASE)
 _COLUMN = re.compile(r"\S {3,}\S")
 
 
@@ -161,6 +163,20 @@ def passages(context: Any, texts: Sequence[Markup] = ()) -> list[Passage]:
             )
         )
     return found
+
+
+def spoken(context: Any) -> tuple[Shown | None, list[Any]]:
+    """What of the context is a conversation (its titles begin with who speaks) as turns, and the rest."""
+    said = [entry for entry in context or () if _SPEAKER.match(entry.get("title") or "")]
+    if not said:
+        return None, list(context or ())
+    turns = tuple(
+        Turn(
+            plain(clip(entry["title"], 40)), plain(entry.get("text") or ""), bool(_OURS.match(entry["title"]))
+        )
+        for entry in said
+    )
+    return Shown(plain(""), turns=turns), [entry for entry in context if entry not in said]
 
 
 def leads_to(address: Any) -> str | None:

@@ -48,7 +48,8 @@ def review_page(
     project = db.session.get_one(Project, review.project_id)
     form = forms.fill(project, item, typed, faults)
     given = seen.others(actor(), review)
-    supported = support(_text(project, item), item.context)
+    led, context = readable.spoken(item.context) if project.kind == "tool_call" else (None, item.context)
+    supported = support(_text(project, item), context)
     me = person()
     spared = care(actor(), me.wishes if me else Wishes(), item)
     hints = review.hints or {"similar": [], "hidden": _hidden(item)}
@@ -61,7 +62,7 @@ def review_page(
         form=form, restored=restored, draft_at=claim.draft_at,
         priority=RANKS[review.rank], why=seen.why(item, review.purpose),
         output=readable.readable(item.output, project.kind), asked=readable.readable(item.input),
-        passages=readable.passages(item.context, supported.texts), support=supported,
+        led=led, passages=readable.passages(context, supported.texts), support=supported,
         alternatives=readable.alternatives(item.output, item.samples),
         changes=_changed(project, item, typed), guidelines=markdown(project.guidelines),
         trace=readable.leads_to((item.trace or {}).get("url")),

@@ -21,7 +21,7 @@ SHARED, SOME = 0.6, 0.35  # of a sentence's words
 LEAST_WORDS = 3
 
 _SENTENCE = re.compile(r"[^.!?。！？\n]*(?:\.(?=\d)[^.!?。！？\n]*)*(?:[.!?。！？]+|\n|$)")
-_MARKS = re.compile(r"[*_`#>|\[\]]+")
+_MARKS = re.compile(r"\[\d+\]|[*_`#>|\[\]]+")  # of Markdown, and of sources by number
 _WIDE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\u0e00-\u0eff\U00020000-\U0003ffff]")
 
 
@@ -52,7 +52,7 @@ class Support:
 def support(output: Any, context: Sequence[Any] | None) -> Support:
     """Hints for the sentences of a text `output`; none for other outputs or without passages."""
     texts = [str(entry.get("text") or "") for entry in context or ()]
-    if not isinstance(output, str) or not texts:
+    if not isinstance(output, str) or not any(text.strip() for text in texts):
         return Support((), tuple(plain(text) for text in texts))
     passages = [[(part, _words(part)) for part in _sentences(text[:MAX_PASSAGE])] for text in texts]
     wholes = [set().union(*(words for _, words in parts)) if parts else set() for parts in passages]

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import timedelta
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from reviewqueue.content.harm import categories_of
 from reviewqueue.db import db, now, transaction
 from reviewqueue.models import Claim, Item, Queue, Review
 from reviewqueue.people.access import Actor, require
 from reviewqueue.review.claim import LEASE, claim_next, give_up, keep_away, mine
-from reviewqueue.review.queues import wanted
+from reviewqueue.review.queues import held_by, wanted
 
 AHEAD = timedelta(seconds=30)
 PASSED = timedelta(hours=24)  # how long what is left out stays away from who wants that
@@ -44,24 +44,46 @@ def claim_ahead(actor: Actor, queue: Queue, leave_out: Collection[str] = ()) -> 
 
 
 def begin(actor: Actor, token: str) -> bool:
-    """Open what was claimed ahead: lease and clock begin now. False when somebody else took it meanwhile."""
+    """Open what was claimed ahead: lease and clock begin now.
+
+    False when somebody else took it meanwhile, or when it was opened already, in another tab.
+    """
     require(actor, "review")
     return _lease(actor, token, LEASE, opened=True)
+
+
+def unopened(actor: Actor, queue_id: str) -> str | None:
+    """The token of what the actor claimed ahead in this queue and has not opened."""
+    held = db.session.scalars(select(Review).where(held_by(actor.id, now()), Review.queue_id == queue_id))
+    return next((review.claim_token for review in held if _ahead(review)), None)
+
+
+def leave_unopened(actor: Actor, token: str) -> None:
+    """Give back what was claimed ahead; nothing happens to what was opened meanwhile."""
+    require(actor, "review")
+    with transaction() as session:
+        claim = mine(session, actor, token)
+        if _ahead(session.get_one(Review, claim.review_id, with_for_update=True)):
+            give_up(session, claim, "released")
+
+
+def _ahead(review: Review) -> bool:
+    begun, until = review.claimed_at, review.lease_expires_at
+    return begun is not None and until is not None and until <= begun + 2 * AHEAD
 
 
 def _lease(actor: Actor, token: str, lease: timedelta, opened: bool = False) -> bool:
     with transaction() as session:
         moment = now()
-        began = {"claimed_at": moment} if opened else {}
-        kept = session.execute(
-            update(Review)
-            .where(Review.claim_token == token, Review.claimed_by == actor.id, wanted())
-            .values(lease_expires_at=moment + lease, **began)
-            .execution_options(synchronize_session=False)
-        )
+        mine_still = (Review.claim_token == token, Review.claimed_by == actor.id, wanted())
+        review = session.scalars(select(Review).where(*mine_still).with_for_update()).one_or_none()
+        if review is None or not _ahead(review):
+            return False
+        review.lease_expires_at = moment + lease
         if opened:
+            review.claimed_at = moment
             session.execute(update(Claim).where(Claim.token == token).values(claimed_at=moment))
-    return bool(kept.rowcount == 1)  # type: ignore[attr-defined]
+    return True
 
 
 def _flags(claim: Claim) -> list[object]:

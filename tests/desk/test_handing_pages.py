@@ -216,3 +216,21 @@ def test_the_lease_is_looked_at_without_being_renewed(client: Callable[..., Any]
     answer = visitor.get(f"{claim}/lease", headers={"HX-Request": "true"})
     assert (answer.status_code, answer.headers["HX-Retarget"]) == (409, "#lost-place")
     assert "Cleo" in answer.text
+
+
+def test_what_was_fetched_ahead_comes_next_and_is_opened_once(client: Callable[..., Any], make: Make) -> None:
+    project = make.project()
+    _, second, third = (make.item(project, output=f"Answer {n}.") for n in range(3))
+    visitor = client(make.person("ada"))
+    claim = claimed(visitor)
+    ahead = visitor.send(f"{claim}/ahead").headers["X-Next-Claim"]
+    assert visitor.send(f"{claim}/skip", {"reason": "later"}).location == ahead
+    assert second.id in visitor.get(ahead).text
+    # The page that fetched it goes away only now: what is open stays.
+    assert visitor.send(f"{ahead}/release", {"unopened": "yes"}).status_code == 204
+    assert visitor.get(f"{ahead}/lease").status_code == 204
+    # Nor can another tab open it a second time.
+    form = form_of(visitor.get(ahead).text) | {"verdict": "approve", "ahead": ahead.rpartition("/")[2]}
+    onward = visitor.post(f"{ahead}/decision", data=form)
+    assert onward.status_code == 303
+    assert third.id in visitor.get(onward.location).text

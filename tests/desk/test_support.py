@@ -39,6 +39,7 @@ def test_scripts_without_spaces_are_compared_too() -> None:
 def test_there_is_no_hint_without_passages_or_for_other_outputs() -> None:
     assert support("Components are covered for 2 years.", None).hints == ()
     assert support({"a": 1}, PASSAGES).hints == ()
+    assert support("Components are covered for 2 years.", [{"url": "https://example.org"}]).hints == ()
 
 
 @given(st.text(max_size=300), st.text(max_size=300))

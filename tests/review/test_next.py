@@ -70,7 +70,8 @@ def test_begin_starts_lease_and_clock_when_it_is_opened(base: Any, make: Make) -
     claim = claim_ahead(ada, queue_of(project))
     assert claim is not None
     with transaction() as session:
-        session.execute(update(Review).values(claimed_at=now() - timedelta(minutes=5)))
+        long_ago = now() - timedelta(minutes=5)
+        session.execute(update(Review).values(claimed_at=long_ago, lease_expires_at=long_ago + AHEAD))
     assert not begin(make.person("cleo"), claim.token)
     assert begin(ada, claim.token)
     review = review_of(item)
@@ -78,6 +79,7 @@ def test_begin_starts_lease_and_clock_when_it_is_opened(base: Any, make: Make) -
     assert review.claimed_at is not None
     assert review.lease_expires_at > now() + timedelta(minutes=9)
     assert review.claimed_at > now() - timedelta(minutes=1)
+    assert not begin(ada, claim.token), "it was opened once"
 
 
 def test_assign_takes_it_from_whoever_has_it_and_keeps_their_draft(base: Any, make: Make) -> None:
