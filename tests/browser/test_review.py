@@ -15,6 +15,7 @@ from playwright.sync_api import expect
 from sqlalchemy import select, update
 
 from reviewqueue.db import db, now, transaction
+from reviewqueue.finding import catalogue
 from reviewqueue.models import Claim, Decision, Item, Review, Skip
 from tests.make import Make
 
@@ -367,6 +368,7 @@ def test_list_is_walked_by_key_and_searched(page: Any, make: Make) -> None:
     page.keyboard.press("k")
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/items/{items[0].id}")
+    catalogue.index_due()
     page.goto(QUEUE)
     page.keyboard.press("/")
     page.keyboard.type("number 2")

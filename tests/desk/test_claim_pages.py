@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from reviewqueue.db import db, now, transaction
+from reviewqueue.finding import catalogue
 from reviewqueue.ids import new_id
 from reviewqueue.models import Claim, Decision, Item, Review
 
@@ -478,6 +479,7 @@ def test_queue_list_filters_sorts_and_pages_by_the_address(client: Any, make: An
     assert items[52].id in rest
     newest = ada.get(f"{path}?sort=newest").text
     assert newest.index(items[52].id) < newest.index(items[51].id)
+    catalogue.index_due()
     found = ada.get(f"{path}?text=Answer+07").text
     assert found.count("data-row") == 1
     assert items[7].id in found
