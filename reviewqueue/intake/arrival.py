@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, select
-from sqlalchemy.engine import Connection
+from sqlalchemy import select
 
 from reviewqueue.config import current
 from reviewqueue.content.fields import check
@@ -23,7 +22,6 @@ from reviewqueue.ids import new_id
 from reviewqueue.intake.shapes import Prompt, Submission
 from reviewqueue.intake.signals import confidence_of
 from reviewqueue.models import ExampleSet, Policy, Project, Queue
-from reviewqueue.prepared import Prepared
 from reviewqueue.routing.projects import body_of
 from reviewqueue.routing.route import Route, coin, route
 from reviewqueue.routing.rules import PolicyBody
@@ -59,13 +57,11 @@ class Arrival:
 
 # What of a project changes whenever anything changes that a desk holds.
 EDITION = (Project.updated_at, Project.policy_version, Project.paused)
-_EDITION = Prepared(lambda _: select(*EDITION).where(Project.id == bindparam("id")))
 _desks: dict[str, Desk] = {}
 
 
-def desk_of(connection: Connection, project_id: str) -> Desk:
-    """The project as it stands now; what was read once is kept for as long as the project does not change."""
-    edition = _EDITION.row(connection, {"id": project_id})
+def desk_of(project_id: str, edition: tuple[Any, ...]) -> Desk:
+    """The project as it stands now, when `edition` was read a moment ago; kept until the project changes."""
     known = _desks.get(project_id)
     if known is None or known.edition != edition:
         known = _desks[project_id] = _read(project_id)

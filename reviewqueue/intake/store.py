@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Executable, Text, bindparam, func, insert, select
+from sqlalchemy import Select, Text, bindparam, func, insert, literal_column, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
@@ -43,7 +43,7 @@ class Answer:
 
 
 class Overtaken(Exception):
-    """The project changed between routing and storing: route again."""
+    """The project changed between routing and storing, or the key was taken: look again."""
 
 
 def _insert(table: type[Base]) -> Callable[[str], Any]:
@@ -57,17 +57,39 @@ def _insert(table: type[Base]) -> Callable[[str], Any]:
     return build
 
 
-def _held(dialect: str) -> Executable:
-    held = select(*EDITION).where(Project.id == bindparam("id"))
-    # On PostgreSQL a number is taken before its item is visible; `seal` waits for whoever holds this.
-    return held if dialect == "sqlite" else held.add_columns(func.pg_advisory_xact_lock_shared(ARRIVING))
+def _still(dialect: str) -> Select[Any]:
+    """One row, the project's id, when it is as the desk that routed has it."""
+    held = select(Project.id).where(
+        Project.id == bindparam("project"), *(column == bindparam(column.key) for column in EDITION)
+    )
+    if dialect == "sqlite":
+        return held
+    # A number is taken before its item is visible; `seal` waits for whoever holds this.
+    return held.add_columns(func.pg_advisory_xact_lock_shared(ARRIVING))
 
 
-_HELD = Prepared(_held)
+def _key_taken(dialect: str) -> Any:
+    """The key's row, unless the key names something already or the project changed."""
+    names = ["backend_id", "key", "fingerprint", "item_id", "created_at"]
+    still = _still(dialect).subquery()
+    values = [bindparam(name, type_=Known.__table__.c[name].type) for name in names]
+    # SQLite needs a WHERE here to tell ON CONFLICT from a join's ON.
+    taken = select(*values).select_from(still).where(literal_column("1 = 1"))
+    return _insert(Known)(dialect).from_select(names, taken)
+
+
+_LOOK = Prepared(
+    lambda _: (
+        select(*EDITION, Known.fingerprint, Known.item_id, Known.answer)
+        .outerjoin(Known, (Known.backend_id == bindparam("backend")) & (Known.key == bindparam("key")))
+        .where(Project.id == bindparam("project"))
+    )
+)
+_STILL = Prepared(_still)
+_TAKE_KEY = Prepared(_key_taken)
 _ONE_BATCH = Prepared(
     lambda _: select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("backend", type_=Text), 0)))
 )
-_TAKE_KEY = Prepared(_insert(Known), ["backend_id", "key", "fingerprint", "item_id", "created_at"])
 _ITEM = [column.key for column in Item.__table__.columns if column.key != "number"]
 _INSERT = Prepared(_insert(Item), _ITEM)
 _INSERT_ONE = Prepared(lambda dialect: _insert(Item)(dialect).returning(Item.number), _ITEM)
@@ -85,10 +107,45 @@ _ANSWERED = Prepared(
 )
 
 
-def arriving(connection: Connection, desk: Desk) -> None:
-    """Make sure that `desk` still holds, and let `seal` know that numbers are about to be taken."""
-    held = _HELD.row(connection, {"id": desk.project_id})
-    if held is None or held[: len(EDITION)] != desk.edition:
+class Named(NamedTuple):
+    """What an idempotency key names: an item, or the results of a batch."""
+
+    fingerprint: str
+    item_id: str | None
+    answer: str | None
+
+
+def look(
+    connection: Connection, project_id: str, backend_id: str, key: str | None
+) -> tuple[tuple[Any, ...], Named | None]:
+    """The edition of the project, and what `key` names of this backend, if anything."""
+    row = _LOOK.row(connection, {"project": project_id, "backend": backend_id, "key": key})
+    if row is None:
+        raise Missing("there is no such project, or it is not this backend's", "project_not_found")
+    size = len(EDITION)
+    return row[:size], Named(*row[size:]) if row[size] is not None else None
+
+
+def begin(
+    connection: Connection,
+    desk: Desk,
+    backend_id: str,
+    key: str | None,
+    fingerprint: str,
+    item_id: str | None,
+) -> None:
+    """Make sure that `desk` still holds, and let `key`, if there is one, name this submission for good.
+
+    Overtaken when the project changed, or somebody took the key. Lets `seal` know that numbers come.
+    """
+    edition = {column.key: value for column, value in zip(EDITION, desk.edition, strict=True)}
+    values = {"project": desk.project_id} | edition
+    if key is None:
+        held = _STILL.row(connection, values) is not None
+    else:
+        named = {"backend_id": backend_id, "key": key, "fingerprint": fingerprint, "item_id": item_id}
+        held = _TAKE_KEY.run(connection, values | named | {"created_at": now()}) == 1
+    if not held:
         raise Overtaken
 
 
@@ -97,14 +154,6 @@ def one_batch_at_a_time(connection: Connection, backend_id: str) -> None:
     would each wait for the other on PostgreSQL. On SQLite all writers do."""
     if connection.dialect.name == "postgresql":
         _ONE_BATCH.rows(connection, {"backend": backend_id})
-
-
-def take_key(
-    connection: Connection, backend_id: str, key: str, fingerprint: str, item_id: str | None = None
-) -> bool:
-    """Let `key` name this submission, and its item where it is one; False when it names something already."""
-    values = {"backend_id": backend_id, "key": key, "fingerprint": fingerprint, "item_id": item_id}
-    return _TAKE_KEY.run(connection, values | {"created_at": now()}) == 1
 
 
 def store_all(connection: Connection, desk: Desk, arrivals: Sequence[Arrival]) -> list[Answer | Refusal]:

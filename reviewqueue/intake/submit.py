@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import update
 from sqlalchemy.engine import Connection
 
 from reviewqueue.background import ring
@@ -21,20 +21,20 @@ from reviewqueue.intake.arrival import Arrival, Desk, arrive, desk_of
 from reviewqueue.intake.shapes import Submission, read
 from reviewqueue.intake.store import (
     Answer,
+    Named,
     Overtaken,
     answer_of,
     answers_of,
-    arriving,
+    begin,
+    look,
     one_batch_at_a_time,
     store_all,
     store_one,
-    take_key,
 )
 from reviewqueue.ledger.record import record
 from reviewqueue.models import Item
 from reviewqueue.models import Submission as Known
 from reviewqueue.people.access import Actor, item_for, require
-from reviewqueue.prepared import Prepared
 from reviewqueue.review.settle import cancel_reviews, lock_item
 
 TRIES = 4
@@ -53,20 +53,17 @@ def submit(
     require(actor, "items:write")
     shape = read(Submission, data)
     fingerprint = fingerprint or _fingerprint(data)
-
-    backend = _backend(actor)
+    backend, project = _sender(actor)
 
     def store() -> Answer:
         with reading() as connection:
-            known = _known(connection, backend, key, fingerprint)
-            if known:
-                return _repeat(connection, known)
-            desk = desk_of(connection, str(actor.project_id))
+            edition, named = look(connection, project, backend, key)
+            if named:
+                return _repeat(connection, named, fingerprint)
+        desk = desk_of(project, edition)
         arrival = arrive(shape, desk, backend, now())
         with writing() as connection:
-            arriving(connection, desk)
-            if key and not take_key(connection, backend, key, fingerprint, arrival.row["id"]):
-                raise Overtaken  # by a repeat of itself; it is known now
+            begin(connection, desk, backend, key, fingerprint, arrival.row["id"])
             answer = store_one(connection, desk, arrival)
             if key and answer.replayed:
                 _name(connection, backend, key, item_id=answer.id)
@@ -87,22 +84,19 @@ def submit_batch(
     """
     require(actor, "items:write")
     fingerprint = fingerprint or _fingerprint(entries)
-
-    backend = _backend(actor)
+    backend, project = _sender(actor)
 
     def store() -> tuple[list[Answer | Refusal], bool]:
         with reading() as connection:
-            known = _known(connection, backend, key, fingerprint)
-            if known:
-                return _repeat_batch(known), True
-            desk = desk_of(connection, str(actor.project_id))
+            edition, named = look(connection, project, backend, key)
+            if named:
+                return _repeat_batch(named, fingerprint), True
+        desk = desk_of(project, edition)
         tried = [_try(entry, desk, backend) for entry in entries]
         arrivals = [result for result in tried if isinstance(result, Arrival)]
         with writing() as connection:
             one_batch_at_a_time(connection, backend)
-            arriving(connection, desk)
-            if key and not take_key(connection, backend, key, fingerprint):
-                raise Overtaken
+            begin(connection, desk, backend, key, fingerprint, None)
             stored = iter(store_all(connection, desk, arrivals))
             results = [next(stored) if isinstance(result, Arrival) else result for result in tried]
             if key:
@@ -143,10 +137,10 @@ def _again(store: Callable[[], T]) -> T:
     raise Busy("the project is being changed; try again")
 
 
-def _backend(actor: Actor) -> str:
+def _sender(actor: Actor) -> tuple[str, str]:
     if actor.backend_id is None or actor.project_id is None:
         raise Missing("items are submitted by backends", "project_not_found")
-    return actor.backend_id
+    return actor.backend_id, actor.project_id
 
 
 def _try(entry: Any, desk: Desk, backend: str) -> Arrival | Refusal:
@@ -162,43 +156,20 @@ def _fingerprint(data: Any) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
-class _Known(NamedTuple):
-    """What a key names: an item, or the results of a batch."""
-
-    fingerprint: str
-    item_id: str | None
-    answer: str | None
-
-
-_KNOWN = Prepared(
-    lambda _: select(Known.fingerprint, Known.item_id, Known.answer).where(
-        Known.backend_id == bindparam("backend"), Known.key == bindparam("key")
-    )
-)
-
-
-def _known(connection: Connection, backend: str, key: str | None, fingerprint: str) -> _Known | None:
-    """What `key` names, if anything; Invalid when it came with another body.
-
-    What was taken once is taken for good, whatever the project says by now.
-    """
-    row = _KNOWN.row(connection, {"backend": backend, "key": key}) if key else None
-    if row is None:
-        return None
-    known = _Known(*row)
-    if known.fingerprint != fingerprint:
-        raise Invalid("this key came with another body before; use a new one", "idempotency_key_reused")
-    return known
-
-
 def _name(connection: Connection, backend: str, key: str, **values: Any) -> None:
     connection.execute(update(Known).where(Known.backend_id == backend, Known.key == key).values(**values))
 
 
-def _repeat(connection: Connection, known: _Known) -> Answer:
-    if known.item_id is None:
+def _repeat(connection: Connection, named: Named, fingerprint: str) -> Answer:
+    _check(named, fingerprint)
+    if named.item_id is None:
         raise Invalid("this key named a batch before; use a new one", "idempotency_key_reused")
-    return answer_of(connection, known.item_id)
+    return answer_of(connection, named.item_id)
+
+
+def _check(named: Named, fingerprint: str) -> None:
+    if named.fingerprint != fingerprint:
+        raise Invalid("this key came with another body before; use a new one", "idempotency_key_reused")
 
 
 _REFUSALS = {word.__name__: word for word in (Invalid, Missing, Conflict)}
@@ -212,10 +183,11 @@ def _noted(result: Answer | Refusal) -> dict[str, Any]:
     return {"word": type(result).__name__, "message": result.message, "code": result.code, "errors": errors}
 
 
-def _repeat_batch(known: _Known) -> list[Answer | Refusal]:
-    if known.answer is None:
+def _repeat_batch(named: Named, fingerprint: str) -> list[Answer | Refusal]:
+    _check(named, fingerprint)
+    if named.answer is None:
         raise Invalid("this key named a single item before; use a new one", "idempotency_key_reused")
-    noted = json.loads(known.answer)
+    noted = json.loads(named.answer)
     answers = answers_of([note["id"] for note in noted if "id" in note])
     results: list[Answer | Refusal] = []
     for note in noted:
