@@ -32,8 +32,7 @@ def pretty_json(value: Any) -> str:
 
 def words(text: str) -> list[str]:
     """The words `text` is found by, in order: case and width folded, accents dropped, at most 2,000."""
-    plain = unicodedata.normalize("NFKD", text[: MOST_WORDS * 20]).casefold()
-    plain = unicodedata.normalize("NFC", "".join(c for c in plain if not unicodedata.combining(c)))
+    plain = _folded(text[: MOST_WORDS * 20])
     found: list[str] = []
     for match in _WORD.finditer(plain):
         run = match[1]
@@ -44,6 +43,13 @@ def words(text: str) -> list[str]:
         if len(found) >= MOST_WORDS:
             break
     return found[:MOST_WORDS]
+
+
+def _folded(text: str) -> str:
+    if text.isascii():  # nothing to decompose
+        return text.lower()
+    plain = unicodedata.normalize("NFKD", text).casefold()
+    return unicodedata.normalize("NFC", "".join(c for c in plain if not unicodedata.combining(c)))
 
 
 def tokens(text: str) -> int:

@@ -141,19 +141,20 @@ def _filled(drawer: _Drawer) -> _Drawer:
 
 
 def _write(drawer: _Drawer) -> int:
+    """Write the drawer's cards and words. All is worked out before: others wait while this writes."""
+    codes = _codes(drawer)
+    cards, bags = [], {}
+    for item in drawer.items:
+        card = _card(drawer, item, codes)
+        cards.append(card)
+        more = [f"flag_{codes['flag', flag]}" for flag in _flags(item)]
+        more += {f"waits_{codes['queue', review.queue_id]}" for review in drawer.wanted[item.id]}
+        bags[item.number] = words.bag(_submitted(item), _said(drawer, item), [*facts(card), *more])
     with transaction() as session:
         if not _still(session, drawer.mark):
             return 0  # another job has come further, and knows newer things of these items
         if drawer.seen is not None:
             session.execute(update(Mark).where(Mark.name == LEDGER).values(at=drawer.seen))
-        codes = _codes(session, drawer)
-        cards, bags = [], {}
-        for item in drawer.items:
-            card = _card(drawer, item, codes)
-            cards.append(card)
-            more = [f"flag_{codes['flag', flag]}" for flag in _flags(item)]
-            more += {f"waits_{codes['queue', review.queue_id]}" for review in drawer.wanted[item.id]}
-            bags[item.number] = words.bag(_submitted(item), _said(drawer, item), [*facts(card), *more])
         if cards:
             session.execute(_upsert(session), cards)
             words.put(bags)
@@ -246,27 +247,34 @@ def _said(drawer: _Drawer, item: Item) -> str:
     return "\n".join(dict.fromkeys(as_text(part) for part in told if part is not None))
 
 
-def _codes(session: Session, drawer: _Drawer) -> dict[tuple[str, str], int]:
+def _codes(drawer: _Drawer) -> dict[tuple[str, str], int]:
     """The numbers of all words that stand on these items' cards; new ones get one."""
     needed: set[tuple[str, str]] = set()
     for item in drawer.items:
         needed |= {(name, value) for name, value in _named(drawer, item) if value is not None}
         needed |= {("flag", flag) for flag in _flags(item)}
         needed |= {("queue", review.queue_id) for review in drawer.wanted[item.id]}
-    known = _known(session, needed)
+    known = _known(needed)
     if missing := sorted(needed - known.keys()):
-        insert = _insert(session, Facet).on_conflict_do_nothing(index_elements=["name", "value"])
-        session.execute(insert, [{"name": name, "value": value} for name, value in missing])
-        known |= _known(session, set(missing))
+        _add(missing)
+        known |= _known(set(missing))
     return known
 
 
-def _known(session: Session, needed: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
+def _add(missing: Sequence[tuple[str, str]]) -> None:
+    with transaction() as session:
+        insert = _insert(session, Facet).on_conflict_do_nothing(index_elements=["name", "value"])
+        session.execute(insert, [{"name": name, "value": value} for name, value in missing])
+
+
+def _known(needed: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     for name in FACETS:
         values = [value for of, value in needed if of == name]
         if values:
-            rows = session.execute(select(Facet).where(Facet.name == name, Facet.value.in_(values))).scalars()
+            rows = db.session.execute(
+                select(Facet.value, Facet.code).where(Facet.name == name, Facet.value.in_(values))
+            )
             found |= {(name, row.value): row.code for row in rows}
     return found
 
