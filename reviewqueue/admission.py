@@ -48,7 +48,7 @@ class Sessions(SecureCookieSessionInterface):
         return None if program else super().open_session(app, request)
 
 
-class SignedIn(UserMixin):  # type: ignore[misc]
+class SignedIn(UserMixin):  # type: ignore[misc]  # Flask-Login is not typed
     """The person of this request, safe to read after the database session has moved on."""
 
     def __init__(self, id: str, name: str, email: str, actor: Actor, wishes: Wishes | None = None) -> None:

@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, event
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, CursorResult, Result
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
@@ -193,6 +193,11 @@ def _engine(purpose: str) -> Engine:
         options = WRITING if purpose == "writing" else _READING | alone
         known[purpose] = db.engine.execution_options(**options)
     return known[purpose]
+
+
+def hits(done: Result[Any]) -> int:
+    """How many rows an UPDATE, INSERT or DELETE touched. Zero is an answer: somebody else was there first."""
+    return cast("CursorResult[Any]", done).rowcount
 
 
 def in_transaction() -> bool:

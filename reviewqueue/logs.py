@@ -1,7 +1,7 @@
 """Log lines: one JSON object on standard error for each event, whichever library tells it.
 
-An exception is told by its kind and by where it happened. Its message must never stand in a line: it may quote
-what was sent.
+An exception is told by its kind and by where it happened. Its message must never stand in a line: it may
+quote what was sent.
 """
 
 from __future__ import annotations

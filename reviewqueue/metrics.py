@@ -68,7 +68,7 @@ def exposition() -> tuple[bytes, str]:
     stored = generate_latest(registry)
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         counted = CollectorRegistry()
-        MultiProcessCollector(counted)  # type: ignore[no-untyped-call]
+        MultiProcessCollector(counted)  # type: ignore[no-untyped-call]  # it is not typed
         return stored + generate_latest(counted), CONTENT_TYPE_LATEST
     return stored + generate_latest(REGISTRY), CONTENT_TYPE_LATEST
 

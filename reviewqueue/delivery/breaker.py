@@ -15,7 +15,7 @@ from sqlalchemy import Table, bindparam, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
-from reviewqueue.db import now
+from reviewqueue.db import hits, now
 from reviewqueue.delivery.callback import Outcome
 from reviewqueue.models import Delivery, Endpoint
 
@@ -130,4 +130,4 @@ def activate(session: Session, endpoint: Endpoint) -> None:
     # One that was never sent keeps its time: until then the decision can be undone.
     session.execute(update(Delivery).where(*parked, Delivery.attempts > 0).values(next_attempt_at=now()))
     freed = session.execute(update(Delivery).where(*parked).values(state="due", cycle=0))
-    endpoint.draining = bool(freed.rowcount)  # type: ignore[attr-defined]
+    endpoint.draining = hits(freed) > 0

@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from reviewqueue.db import db, dumps, joined, now, transaction
+from reviewqueue.db import db, dumps, hits, joined, now, transaction
 from reviewqueue.errors import Conflict, Forbidden, Invalid, Missing
 from reviewqueue.examples import search
 from reviewqueue.ids import new_id
@@ -88,7 +88,7 @@ def promote(actor: Actor, example_id: str) -> Example:
             .where(Example.id == example_id, Example.state == "proposed")
             .values(state="active", promoted_by=actor.id, promoted_at=now(), first_set=number)
         )
-        if won.rowcount != 1:  # type: ignore[attr-defined]
+        if hits(won) != 1:
             raise Conflict("This example is not proposed any more.", "not_proposed")
         search.add(scope(example.project_id), example.id, example.input_text)
         _note(example, "promoted", number, actor.id)

@@ -122,10 +122,7 @@ def export_lines(actor: Actor, project_name: str) -> Iterator[str]:
     ours = Item.project_id.concat("") == project_id
     while True:
         items = db.session.scalars(
-            select(Item)
-            .where(ours, Item.number > last)
-            .order_by(Item.number)
-            .limit(PAGE)
+            select(Item).where(ours, Item.number > last).order_by(Item.number).limit(PAGE)
         ).all()
         if not items:
             break

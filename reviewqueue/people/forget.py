@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete, exists, select
 
-from reviewqueue.db import db, now, transaction
+from reviewqueue.db import db, hits, now, transaction
 from reviewqueue.models import SignInAttempt, SignInLink, WebSession
 from reviewqueue.people.throttle import KNOWN
 
@@ -29,10 +29,7 @@ def forget_old() -> int:
         return 0
     before = now() - KEPT
     with transaction() as session:
-        return sum(
-            session.execute(delete(table).where(age < before)).rowcount  # type: ignore[attr-defined]
-            for table, age in _AGES
-        )
+        return sum(hits(session.execute(delete(table).where(age < before))) for table, age in _AGES)
 
 
 def has_old() -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from reviewqueue.db import db, now, transaction
+from reviewqueue.db import db, hits, now, transaction
 from reviewqueue.errors import AlreadyDecided, Conflict, Invalid, LeaseLost, Missing
 from reviewqueue.models import Claim, Item, Queue, Review, Skip
 from reviewqueue.people.access import Actor, item_for, people_of, require, sees, visible_queues
@@ -94,7 +94,7 @@ def renew(actor: Actor, token: str, draft: Mapping[str, str] | None = None) -> d
             .values(lease_expires_at=until)
         )
         keep_draft(session, token, draft)
-        lost = None if kept.rowcount == 1 else why_lost(session, actor, claim)  # type: ignore[attr-defined]
+        lost = None if hits(kept) == 1 else why_lost(session, actor, claim)
     if lost:
         raise LeaseLost(lost)
     return until
@@ -144,7 +144,7 @@ def give_up(session: Session, claim: Claim, ended: str, remark: str | None = Non
         .values(claimed_by=None, claim_token=None, claimed_at=None, lease_expires_at=None, **moved)
     )
     end_claims(session, Claim.token == claim.token, ended, remark)
-    return bool(freed.rowcount == 1)  # type: ignore[attr-defined]
+    return hits(freed) == 1
 
 
 def end_claims(session: Session, which: ColumnElement[bool], ended: str, remark: str | None = None) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import bindparam, select, union_all, update
 from sqlalchemy.orm import Session
 
-from reviewqueue.db import now, stamp, transaction
+from reviewqueue.db import hits, now, stamp, transaction
 from reviewqueue.errors import AlreadyDecided, Conflict, Forbidden, Invalid, LeaseLost, Missing
 from reviewqueue.examples import collect
 from reviewqueue.ids import is_id, new_id, new_token
@@ -260,7 +260,7 @@ def _take_back(session: Session, decision: Decision, item: Item, moment: datetim
         .values(state="cancelled", ended_at=moment)
         .execution_options(synchronize_session=False)
     )
-    if undone.rowcount != 1 or unsent.rowcount != len(told):  # type: ignore[attr-defined]
+    if hits(undone) != 1 or hits(unsent) != len(told):
         raise Conflict("It is too late to take this back; a lead can override it.", "final")
     if decision.sequence is not None:
         # Nothing was sent under this number, so the next event takes it and no backend waits for it.

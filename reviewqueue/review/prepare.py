@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 
 from reviewqueue.content.hidden import hidden_characters
 from reviewqueue.content.show import clip
-from reviewqueue.db import db, now, stamp, transaction
+from reviewqueue.db import db, hits, now, stamp, transaction
 from reviewqueue.examples.retrieve import nearest_decided
 from reviewqueue.models import Decision, Item, Review
 from reviewqueue.review.queues import wanted
@@ -92,12 +92,14 @@ def _attach(hints: dict[str, dict[str, Any]]) -> int:
     with transaction() as session:
         moment = now()
         return sum(
-            session.execute(  # type: ignore[attr-defined]
-                update(Review)
-                .where(Review.id == review_id, Review.prepared_at.is_(None))
-                .values(hints=found, prepared_at=moment)
-                .execution_options(synchronize_session=False)
-            ).rowcount
+            hits(
+                session.execute(
+                    update(Review)
+                    .where(Review.id == review_id, Review.prepared_at.is_(None))
+                    .values(hints=found, prepared_at=moment)
+                    .execution_options(synchronize_session=False)
+                )
+            )
             for review_id, found in hints.items()
         )
 

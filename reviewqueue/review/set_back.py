@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import literal_column, select, update
 
-from reviewqueue.db import now, transaction
+from reviewqueue.db import hits, now, transaction
 from reviewqueue.delivery.breaker import PROBE_LONGEST
 from reviewqueue.models import Backend, Delivery, Endpoint, Person, Review
 from reviewqueue.review.claim import HOLD, LEASE
@@ -45,6 +45,6 @@ def bring_near() -> int:
     rests = update(Endpoint).where(Endpoint.rest_until > moment + longest).values(rest_until=moment)
     with transaction() as session:
         return sum(
-            session.execute(change, execution_options={"synchronize_session": False}).rowcount  # type: ignore[attr-defined]
+            hits(session.execute(change, execution_options={"synchronize_session": False}))
             for change in (leases, attempts, rests)
         )

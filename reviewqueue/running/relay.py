@@ -21,7 +21,7 @@ from flask import Flask
 from sqlalchemy import delete, or_, select, update
 
 from reviewqueue.background import JOBS, due, ring, run, starts
-from reviewqueue.db import db, now, transaction
+from reviewqueue.db import db, hits, now, transaction
 from reviewqueue.ledger import known
 from reviewqueue.models import Leader
 
@@ -61,7 +61,7 @@ class Relay:
             free = or_(Leader.holder == self.holder, over)
             mine = {"holder": self.holder, "expires_at": moment + LEASE}
             taken = session.execute(update(Leader).where(Leader.duty == DUTY, free).values(mine))
-            self.leading = taken.rowcount == 1  # type: ignore[attr-defined]
+            self.leading = hits(taken) == 1
             if not self.leading and session.scalar(select(Leader.duty).where(Leader.duty == DUTY)) is None:
                 # Two first relays: the loser's insert fails and it asks again a moment later.
                 session.add(Leader(duty=DUTY, **mine))
