@@ -352,7 +352,10 @@ ITEMS: dict[str, Forge] = {
     "input": lambda c: _item(c, "edited", "input = '\"Where was it?\"'"),
     "input gone": lambda c: _item(c, "edited", "input = NULL"),
     "output": lambda c: _item(c, "timeout", "output = '\"It never left.\"'"),
-    "sealed content": lambda c: (_item(c, "last", "content_sha256 = 'ff' || substr(content_sha256, 3)"), c.sealed)[1],
+    "sealed content": lambda c: (
+        _item(c, "last", "content_sha256 = 'ff' || substr(content_sha256, 3)"),
+        c.sealed,
+    )[1],
     "sealed number": lambda c: (_item(c, "last", "number = number + 1000"), c.sealed)[1],
 }
 
