@@ -1,6 +1,6 @@
 """Many processes at once: nothing is held twice, nothing is decided twice.
 
-RACE_CLAIMS and RACE_ACTS make the races longer: RACE_CLAIMS=4000 is the size that is promised.
+RACE_CLAIMS, RACE_ACTS and RACE_PROCESSES make the races longer.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from reviewqueue.ledger.verify import verify
 from reviewqueue.models import Claim, Decision, Delivery, Endpoint, Item, Review
 
 ROOT = Path(__file__).resolve().parents[2]
-PROCESSES = 8
-CLAIMS = int(os.environ.get("RACE_CLAIMS", "1000"))
+PROCESSES = int(os.environ.get("RACE_PROCESSES", "8"))
+CLAIMS = int(os.environ.get("RACE_CLAIMS", "4000"))
 ACTS = int(os.environ.get("RACE_ACTS", "60"))
 MOST_ROUNDS = 4  # a race in which chance left something out is run again
-LEASE_MS = 300
+LEASE_MS = 150
 
 Line = dict[str, Any]
 
@@ -123,14 +123,14 @@ def test_the_checker_finds_a_review_held_twice() -> None:
         return {"op": op, "review": "r", "token": token, "outcome": "ok", **moments}
 
     first = line("claim", 1, 0, 5)
-    assert held_twice([first, line("claim", 2, 310, 320)]) == []
+    assert held_twice([first, line("claim", 2, 160, 170)]) == []
     assert held_twice([first, line("release", 1, 10, 15), line("claim", 2, 10, 20)]) == []
     assert held_twice([first, line("claim", 2, 10, 20)]) != []
-    assert held_twice([first, line("claim", 1, 310, 320)]) != []
-    assert held_twice([first, line("claim", 3, 310, 320)]) != []
-    late = [first, line("claim", 2, 310, 320), line("decide", 1, 330, 340)]
+    assert held_twice([first, line("claim", 1, 160, 170)]) != []
+    assert held_twice([first, line("claim", 3, 160, 170)]) != []
+    late = [first, line("claim", 2, 160, 170), line("decide", 1, 180, 190)]
     assert held_twice(late) != []
-    renewed = [first, line("renew", 1, 290, 295), line("claim", 2, 310, 320)]
+    renewed = [first, line("renew", 1, 140, 145), line("claim", 2, 160, 170)]
     assert held_twice(renewed) != []
     twice = [first, line("decide", 1, 10, 20), line("decide", 1, 30, 40)]
     assert held_twice(twice) != []
