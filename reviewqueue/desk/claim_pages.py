@@ -57,8 +57,9 @@ def review(token: str) -> AnyResponse:
         return redirect(f"/items/{item.id}", 303)
     if review.claim_token != token or (review.lease_expires_at or now()) <= now() + turns.AHEAD:
         # Somebody may be taking it at this moment: then the claim is read again, ended.
-        with suppress(LeaseLost):
-            claims.renew(actor(), token)
+        if not turns.begin(actor(), token):
+            with suppress(LeaseLost):
+                claims.renew(actor(), token)
         claim, review, item = claims.open_claim(actor(), token)
     if _taken_unopened(claim):
         return _next(review.queue_id)
