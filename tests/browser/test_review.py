@@ -342,7 +342,7 @@ def test_raw_text_is_one_key_away(page: Any, make: Make) -> None:
     expect(page.locator("details.raw .content")).to_contain_text("**Monday**")
 
 
-@pytest.mark.parametrize("width", [360, 768, 1440])
+@pytest.mark.parametrize("width", [360, 720, 1440, 2560])  # 720: 1440 at 200 % zoom
 def test_nothing_overflows(width: int, page: Any, make: Make) -> None:
     long = "Donaudampfschifffahrtsgesellschaftskapitän" * 30 + " שלום " * 40 + "漢字" * 200
     passage = {"title": long[:150], "text": long, "url": "https://example.org/" + "a" * 300}
