@@ -120,6 +120,8 @@ class Postgres:
         if exists and self.admin(SCHEMA, name) == self.admin(SCHEMA, template):
             self.admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
             self.admin(EMPTY, name)
+            (version,) = self.admin("SELECT version_num FROM alembic_version", template)[0]
+            self.admin(f"UPDATE alembic_version SET version_num = '{version}'", name)
             return self.url(name)
         self.drop(name)
         return self.create(name, template)

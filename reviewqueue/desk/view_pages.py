@@ -9,9 +9,10 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from reviewqueue import lists
 from reviewqueue.db import db
+from reviewqueue.errors import Invalid
 from reviewqueue.finding import asked, views
 from reviewqueue.models import Project, Queue, SavedView
-from reviewqueue.people.access import queue_for
+from reviewqueue.people.access import may, queue_for
 from reviewqueue.web import actor, notice, right
 
 pages = Blueprint("views", __name__)
@@ -24,6 +25,8 @@ def save() -> AnyResponse:
     form = request.form
     project, _, name = form.get("list", "").partition("/")
     queue = queue_for(actor(), project, name, "read_items") if project else None
+    if queue is None and not may(actor(), "read_audit"):
+        raise Invalid("Say which queue's list this is a view of.", field="list")
     usable = {*asked.names(actor(), of_queue=queue is not None), "sort"}
     sent = parse_qsl(form.get("filters", "")[:8000])
     given = {name: value[: lists.LONGEST] for name, value in sent if name in usable}

@@ -192,7 +192,8 @@ class Batch(_Shape):
 
     items: Annotated[
         list[Any],
-        described({"type": "array", "items": JSON_SCHEMA, "minItems": 1, "maxItems": BATCH}),
+        # Whatever an entry is, it is answered by itself.
+        described({"type": "array", "items": {}, "minItems": 1, "maxItems": BATCH}),
         Field(min_length=1, max_length=BATCH, description="Each as it would be submitted alone."),
     ]
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,10 @@ def race(settings: Settings, role: str, count: int) -> list[Line]:
         process.stdin.write("go\n")
         process.stdin.flush()
     history: list[Line] = []
-    for process in running:
-        out, error = process.communicate(timeout=240 + 2 * count)
+    # All are read at once: one whose pipe is full would wait until it is its turn, and race with nobody.
+    with ThreadPoolExecutor(PROCESSES) as pool:
+        told = list(pool.map(lambda process: process.communicate(timeout=240 + 2 * count), running))
+    for process, (out, error) in zip(running, told, strict=True):
         assert process.returncode == 0, error
         history += [json.loads(line) for line in out.splitlines()]
     db.session.rollback()
