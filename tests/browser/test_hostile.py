@@ -303,7 +303,9 @@ def test_every_string_is_inert_as_another_kind(
     made = project(kind, strings, **fields)
     outputs = {
         "markdown": [*groups(strings), *OURS, *strings[::150]],
-        "json": [{"strings": {text[:500]: text for text in many.split("\n\n")}} for many in groups(strings)],
+        "json": [
+            {"strings": {text[:500]: text for text in many.split("\n\n")}} for many in groups(strings)[::2]
+        ],
         "chat": [[{"role": "assistant", "content": many}] for many in groups(strings)[::3]],
         "tool_call": [
             {"name": text[:100], "arguments": {text[:100]: text}} for text in [*OURS, *strings[::300]]

@@ -25,7 +25,7 @@ from tests.make import Make
 
 pytestmark = pytest.mark.sqlite
 
-TIMES = int(os.environ.get("DESK_INTERRUPTIONS", "15"))
+TIMES = int(os.environ.get("DESK_INTERRUPTIONS", "8"))
 SEED = int(os.environ.get("DESK_SEED", "24"))
 PAUSE = 2000  # ms within which a pause saves
 

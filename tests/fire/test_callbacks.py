@@ -41,7 +41,7 @@ from tests.servers import Postgres, Redis
 
 __all__ = ["processes"]  # a fixture
 
-CALLBACKS = int(os.environ.get("FIRE_CALLBACKS", "100"))
+CALLBACKS = int(os.environ.get("FIRE_CALLBACKS", "60"))
 KILLS = int(os.environ.get("FIRE_CALLBACK_KILLS", "3"))
 HANG_SECONDS = float(os.environ.get("FIRE_HANG_SECONDS", "12"))
 ROTATED = int(os.environ.get("FIRE_ROTATED", "200"))

@@ -28,7 +28,7 @@ from tests.fire.halves import half_done
 from tests.fire.load import Work, deciding, prepare, reached, submitting
 from tests.listener import Listener, listener
 
-USUAL = {"sqlite": (2000, 10), "postgresql": (250, 2)}  # submissions, kills
+USUAL = {"sqlite": (2000, 10), "postgresql": (150, 1)}  # submissions, kills
 SEED = int(os.environ.get("FIRE_SEED", "20"))
 IN_FLIGHT = 8  # attempts that one worker and the relay may be making when they die
 

@@ -27,7 +27,7 @@ from reviewqueue.models import Claim, Decision, Delivery, Endpoint, Item, Review
 ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = int(os.environ.get("RACE_PROCESSES", "8"))
 CLAIMS = int(os.environ.get("RACE_CLAIMS", "4000"))
-ACTS = int(os.environ.get("RACE_ACTS", "60"))
+ACTS = int(os.environ.get("RACE_ACTS", "40"))
 MOST_ROUNDS = 4  # a race in which chance left something out is run again
 LEASE_MS = 150
 
