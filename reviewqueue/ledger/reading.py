@@ -159,7 +159,7 @@ def _words(type_: str, body: dict[str, Any]) -> str:
             return f"exported {body.get('what', 'content')} as {body.get('format', 'a file')}"
         case "config":
             return str(body["change"]) + "".join(
-                f", {name} {_value(body[name])}" for name in _TOLD if name in body
+                f", {name} {_value(body[name])}" for name in _TOLD if body.get(name, []) != []
             )
         case _:
             return type_
