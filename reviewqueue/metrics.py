@@ -175,6 +175,7 @@ def _counted() -> Iterator[Metric]:
 
 def _is(table: Any, state: str) -> ColumnElement[bool]:
     """A literal, because a partial index is not used for a parameter."""
+    # `table` is any that has a state.
     return table.state == literal_column(f"'{state}'")  # type: ignore[no-any-return]
 
 

@@ -145,7 +145,7 @@ def init_app(app: Flask) -> None:
         WTF_CSRF_SSL_STRICT=False,
     )
     if settings.proxy_hops:
-        hops = settings.proxy_hops
+        hops = settings.proxy_hops  # Flask asks for middleware to be put in just so
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=hops)  # type: ignore[method-assign]
     app.session_interface = Sessions()
     Htmx(app)

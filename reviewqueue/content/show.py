@@ -175,6 +175,7 @@ def _parser() -> MarkdownIt:
     # left as text: what cannot be seen cannot be approved.
     parser = MarkdownIt("commonmark", {"html": False}, renderer_cls=_Outside)
     parser.enable(["table", "strikethrough"]).disable("reference")
+    # markdown-it asks to have its method replaced.
     parser.validateLink = lambda url: outside_address(url) is not None  # type: ignore[method-assign]
     return parser
 

@@ -133,7 +133,7 @@ def undo(actor: Actor, decision_id: str) -> Claim | None:
         giver = review.given_by if review else decision.decided_by if decision else None
         if giver is None:
             raise Missing("There is no such decision.")
-        item = lock_item((review or decision).item_id)  # type: ignore[union-attr]
+        item = lock_item((review or decision).item_id)  # type: ignore[union-attr]  # one is there
         if giver != actor.id:
             item_for(actor, item.id)  # Missing, when they may not even know of it
             raise Forbidden("Only the person who decided can take it back.")

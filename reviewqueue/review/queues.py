@@ -47,6 +47,7 @@ CHOSEN = {"code": "policy", "message": "chosen by the project's policy"}
 
 def wanted(review: Any = Review) -> ColumnElement[bool]:
     """Reviews still to be given. A literal, because a partial index is not used for a parameter."""
+    # `review` may be an alias, so what it compares to has no type.
     return review.state == literal_column("'wanted'")  # type: ignore[no-any-return]
 
 

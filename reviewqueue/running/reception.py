@@ -107,7 +107,7 @@ class Arrival:
         return max(DRAINED, limit_of(target[0].decode("latin-1") if target else ""))
 
 
-class ReceptionWorker(ThreadWorker):  # type: ignore[misc]
+class ReceptionWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn is not typed
     """gunicorn's thread worker, given whole requests only."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
