@@ -7,7 +7,6 @@ Redis, no rendering; what must happen outside is a row first and a bell rung by 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,7 +16,6 @@ from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, event
 from sqlalchemy.engine import Connection, CursorResult, Result
-from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
@@ -27,7 +25,6 @@ from reviewqueue.seams import clock
 WRITING = {"reviewqueue_writing": True}
 _READING = {"reviewqueue_reading": True}
 _HOOKS = "reviewqueue_after_commit"
-IDLE_SECONDS = 1.0  # after which a connection to PostgreSQL is asked whether it still stands
 
 SQLITE_PRAGMAS = (
     "journal_mode=WAL",
@@ -93,15 +90,15 @@ def engine_options(url: str) -> dict[str, Any]:
     if url.startswith("postgresql"):
         settings = "statement_timeout=5000 lock_timeout=3000 synchronous_commit=on timezone=UTC"
         options["connect_args"] = {"options": " ".join(f"-c {setting}" for setting in settings.split())}
+        options["pool_pre_ping"] = True
     else:
         options["connect_args"] = {"timeout": 10}
     return options
 
 
 def attach(engine: Engine) -> None:
-    """Give a SQLite engine its pragmas and explicit BEGINs, one of PostgreSQL a look at idle connections."""
+    """Give a SQLite engine its pragmas and explicit BEGINs; PostgreSQL needs neither."""
     if engine.dialect.name != "sqlite":
-        _look_after_idle(engine)
         return
 
     @event.listens_for(engine, "connect")
@@ -120,22 +117,6 @@ def attach(engine: Engine) -> None:
             writer.begin(connection)
         elif "reviewqueue_reading" not in options:
             connection.exec_driver_sql("BEGIN")
-
-
-def _look_after_idle(engine: Engine) -> None:
-    """Notice a restarted server before a statement does; one that was just used need not be asked."""
-
-    @event.listens_for(engine, "checkin")
-    def _used(_connection: object, record: Any) -> None:
-        record.info["reviewqueue_used"] = time.monotonic()
-
-    @event.listens_for(engine, "checkout")
-    def _ask(connection: Any, record: Any, _proxy: object) -> None:
-        if time.monotonic() - record.info.get("reviewqueue_used", time.monotonic()) > IDLE_SECONDS:
-            try:
-                engine.dialect.do_ping(connection)
-            except Exception as error:
-                raise InvalidatePoolError from error
 
 
 @contextmanager

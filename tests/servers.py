@@ -28,6 +28,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 MISSING = "missing part:"
 ROLE = "reviewqueue"
+MOST_UNDER_WAY = 16  # requests at once
 
 
 class MissingPart(Exception):
@@ -299,8 +300,17 @@ def chromium() -> str:
 
 @contextmanager
 def serve(app: Flask) -> Iterator[str]:
-    """Serve `app` from threads of this process on a free port; gives its address."""
-    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=_Quiet)
+    """Serve `app` from threads of this process on a free port; gives its address.
+
+    At the end what a page sent as it was left is answered, too: it must not write into the next test.
+    """
+    under_way = threading.Semaphore(MOST_UNDER_WAY)
+
+    def counted(environ: Any, start: Any) -> Any:
+        with under_way:
+            return list(app(environ, start))
+
+    server = make_server("127.0.0.1", 0, counted, threaded=True, request_handler=_Quiet)
     # Threads begin with an empty context, so that requests do not share the test's session.
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
@@ -310,6 +320,8 @@ def serve(app: Flask) -> Iterator[str]:
         server.shutdown()
         thread.join(5)
         server.server_close()
+        for _ in range(MOST_UNDER_WAY):
+            under_way.acquire(timeout=5)
 
 
 class _Quiet(WSGIRequestHandler):

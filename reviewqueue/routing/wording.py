@@ -47,10 +47,13 @@ def faults(error: ValidationError, shape: type[BaseModel]) -> Iterator[tuple[Pla
     """
     every = error.errors(include_url=False, include_input=False)
     for found in sorted(every, key=lambda one: one["type"] != "extra_forbidden"):
-        # Branches of a union are tagged "<…>"; they are no part of what was sent.
-        place = tuple(step for step in found["loc"] if not str(step).startswith("<"))
+        # Branches of a union are tagged "<…>"; they are no part of what was sent. A field's name may be that.
+        unknown = found["type"] == "extra_forbidden"
+        named = found["loc"][-1:] if unknown else ()
+        within = found["loc"][:-1] if unknown else found["loc"]
+        place = (*(step for step in within if not str(step).startswith("<")), *named)
         context: dict[str, Any] = found.get("ctx", {})
-        if found["type"] == "extra_forbidden":
+        if unknown:
             yield place, _unknown(shape, place)
         elif found["type"] == "value_error":
             yield place, str(context["error"])

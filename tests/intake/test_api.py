@@ -249,6 +249,14 @@ def test_a_batch_with_an_entry_that_is_no_json_keeps_the_others(api: Api) -> Non
     assert [fault["pointer"] for fault in results[1]["error"]["errors"]] == ["/output"]
 
 
+@pytest.mark.parametrize("name", ["<b>", "<text>", "<", ""])
+def test_a_field_of_any_name_is_refused_as_unknown(api: Api, name: str) -> None:
+    for entry in (item() | {name: 1}, item(prompt={"name": "reply", name: 1})):
+        answer = api.post("/api/v1/items", entry)
+        assert answer.status_code == 422, name
+        assert "is not a field" in answer.json["errors"][0]["message"]
+
+
 def test_a_batch_has_one_to_a_thousand_items(api: Api) -> None:
     for items in ([], [item()] * 1001, "x", None):
         check_problem(api.post("/api/v1/items/batch", {"items": items}), 422)
