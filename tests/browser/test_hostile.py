@@ -281,9 +281,8 @@ def review_and_correct(
 ) -> None:
     """Cleo reviews the item in the browser and corrects it; its page then shows the change."""
     cleo = make.person("cleo")
-    if thorough:  # somebody passed it on, with a note
-        ada = make.person("ada")
-        escalate(ada, claim_item(ada, item_id).token, "adjudication", text[:5000])
+    if thorough:  # passed on before, with a note; her own page may hold it already, fetched ahead
+        escalate(cleo, claim_item(cleo, item_id).token, "adjudication", text[:5000])
     token = claim_item(cleo, item_id).token
     watch.look(f"/claims/{token}")
     if thorough:
