@@ -30,8 +30,11 @@ def _sqlite() -> Any:
 
 def _postgresql() -> Any:
     connection = psycopg.connect(URL, options="-c synchronous_commit=on")
-    connection.execute(TABLE.format(id="id BIGSERIAL"))
-    connection.commit()
+    try:
+        connection.execute(TABLE.format(id="id BIGSERIAL"))
+        connection.commit()
+    except psycopg.Error:  # another thread makes it at the same moment
+        connection.rollback()
     return connection
 
 
