@@ -75,6 +75,7 @@ def fill(port: int, events: int) -> None:
     for first in range(0, events, 1000):
         answers, _ = submit_batch(items[first : first + 1000], backend)
         for answer in answers:
+            # Nothing in these items can be refused.
             override(lead, answer.id, "reject", None, "tone")  # type: ignore[union-attr]
 
 

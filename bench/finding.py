@@ -120,6 +120,7 @@ def measure(lead: Actor, queue: Queue, many: int) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
     told = {}
     for name, (offered, ask) in asks.items():
+        # The lambda is called at once, before `ask` and `given` change.
         times = sorted((timed(lambda: ask(given)), str(given)) for given in questions(offered, many))  # noqa: B023
         told[name] = {
             "questions": len(times), "p50": times[len(times) // 2][0],

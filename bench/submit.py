@@ -90,6 +90,7 @@ def drive(port: int, key: str, concurrency: int, seconds: float) -> tuple[float,
     while time.perf_counter() - began < seconds or not taken:
         for ready, _ in selector.select(1.0):
             peer, state = ready.fileobj, ready.data
+            # Only sockets are registered; the selector types them more widely.
             state[1] += peer.recv(65536)  # type: ignore[union-attr]
             head, found, rest = state[1].partition(b"\r\n\r\n")
             if not found or len(rest) < int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]):

@@ -216,7 +216,7 @@ class _Bell(Job):
         """The name of the job asked for; None when it is not exactly one of ours."""
         try:
             function, instance, args, kwargs = self.serializer.loads(self.data)
-        except Exception:
+        except Exception:  # whatever bytes a writer to Redis thought of: none of ours
             return None
         if instance is not None or args != [] or kwargs != {}:
             return None
