@@ -231,7 +231,8 @@ def _pushed(app: Flask) -> Iterator[Flask]:
     with app.app_context():
         yield app
         db.session.remove()
-        db.engine.dispose()
+        if db.engine.dialect.name == "sqlite":  # whose file is another one in the next test
+            db.engine.dispose()
 
 
 @pytest.fixture
