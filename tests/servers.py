@@ -79,7 +79,7 @@ SCHEMA = """
     ) AS parts (what)
 """
 VERSION = "SELECT version_num FROM alembic_version"
-# As a replica no trigger and no foreign key is in the way. Large tables are cut: deleting leaves its rows behind.
+# As a replica no trigger and no foreign key is in the way. Deleting leaves dead rows: large tables are cut.
 EMPTY = """
     DO $$ DECLARE found record; BEGIN
         SET LOCAL session_replication_role = replica;
@@ -90,7 +90,8 @@ EMPTY = """
             ELSIF found.bytes > 0 THEN EXECUTE format('DELETE FROM %s', found.name);
             END IF;
         END LOOP;
-        FOR found IN SELECT sequencename FROM pg_sequences WHERE schemaname = 'public' AND last_value IS NOT NULL
+        FOR found IN SELECT sequencename FROM pg_sequences
+            WHERE schemaname = 'public' AND last_value IS NOT NULL
         LOOP PERFORM setval(format('%I', found.sequencename)::regclass, 1, false); END LOOP;
     END $$
 """

@@ -70,7 +70,7 @@ def test_every_decision_ends_delivered_while_workers_redis_and_connections_are_k
         again = called.accepted().total() - len(called.once())
         assert again <= (KILLS + 1) * IN_FLIGHT
         assert len({(callback.id, callback.body) for callback in called.callbacks}) == len(called.once())
-        # What was killed between the answer and writing it down is attempted again when its lease has run out.
+        # What was killed between the answer and writing it down is attempted again after its lease.
         leases_run_out()
         wait_until(lambda: states() == {"delivered"}, 30)
 

@@ -161,10 +161,8 @@ def slow(called: Listener) -> threading.Event:
 def leases_run_out() -> None:
     """As if the minute had passed for which a dead worker's attempts are nobody else's."""
     with transaction() as session:
-        # What somebody is writing down at this moment is nobody's loss: waiting for it in any order may deadlock.
+        # What is being written down at this moment is no loss, and waiting for it may deadlock.
         left = select(Delivery.id).where(Delivery.state == "inflight").with_for_update(skip_locked=True)
         session.execute(
-            update(Delivery)
-            .where(Delivery.id.in_(session.scalars(left).all()))
-            .values(next_attempt_at=now())
+            update(Delivery).where(Delivery.id.in_(session.scalars(left).all())).values(next_attempt_at=now())
         )

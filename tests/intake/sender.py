@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import threading
 from collections import Counter
 from typing import Any
@@ -23,6 +22,7 @@ from reviewqueue.errors import Busy
 from reviewqueue.intake.store import Answer
 from reviewqueue.intake.submit import submit
 from reviewqueue.people.access import Actor, authenticate_key
+from tests.crowd import Start
 
 ANSWERED = Counter[tuple[str, str]]
 
@@ -36,7 +36,7 @@ def patient(actor: Actor, key: str) -> Answer:
             db.session.remove()
 
 
-def main(api_key: str, threads: int, keys: int) -> None:
+def main(start: Start, api_key: str, threads: int, keys: int) -> None:
     app = create_base(Settings.load(os.environ))
     barrier, lock = threading.Barrier(threads), threading.Lock()
     new, told = Counter[str](), ANSWERED()
@@ -55,15 +55,10 @@ def main(api_key: str, threads: int, keys: int) -> None:
                 new[key] += not answer.replayed
                 told[key, hashlib.sha256(body.encode()).hexdigest()] += 1
 
-    print("ready", flush=True)
-    sys.stdin.readline()
+    start()
     running = [threading.Thread(target=run) for _ in range(threads)]
     for thread in running:
         thread.start()
     for thread in running:
         thread.join()
     print(json.dumps({"new": new, "told": [[*which, times] for which, times in told.items()]}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -50,7 +50,15 @@ def described(key: str, live: str, database: str) -> Any:
     config = schemathesis.Config.from_str(CONFIG.format(examples=examples))
     schema = schemathesis.openapi.from_url(f"{live}/api/v1/openapi.json", config=config)
     schema.config.update(headers={"Authorization": f"Bearer {key}"}, base_url=live)
+    schema.hook("map_body")(fits_the_project)
     return schema
+
+
+def fits_the_project(_context: Any, body: Any) -> Any:
+    """What a project asks of an output no description of the API can say: here an object or a list."""
+    if isinstance(body, dict) and not isinstance(body.get("output", []), dict | list):
+        return body | {"output": [body["output"]]}
+    return body
 
 
 def failures(recorder: Any) -> Iterator[str]:
@@ -59,9 +67,7 @@ def failures(recorder: Any) -> Iterator[str]:
         answer = recorder.interactions[case_id].response
         body = answer.content.decode("utf-8", "replace") if answer is not None else ""
         for check in found:
-            # What a project asks of an output beyond the shape no description of the API can say.
-            beyond = check.name == "positive_data_acceptance" and '"output_invalid"' in body
-            if check.status == Status.FAILURE and not beyond:
+            if check.status == Status.FAILURE:
                 yield f"{recorder.label}: {check.name}: {check.failure_info.failure}\n{body[:1000]}"
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
-import sys
 
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
@@ -15,6 +15,7 @@ from reviewqueue.db import WRITING, transaction
 from reviewqueue.errors import Busy
 from reviewqueue.models import LedgerHead
 from reviewqueue.prepared import Prepared
+from tests.crowd import Start
 
 record_file = importlib.import_module("reviewqueue.ledger.record")
 
@@ -25,23 +26,21 @@ def remove_the_lock() -> None:
     WRITING.clear()
 
 
-def main(count: int, locked: bool) -> None:
+def main(start: Start, name: int, count: int, how: str) -> None:
+    locked = how == "locked"
     if not locked:
         remove_the_lock()
     recorded = refused = 0
     with create_base(Settings.load(os.environ)).app_context():
+        start()
         for number in range(count):
             try:
                 with transaction():
-                    said = {"change": "appended", "target": f"{os.getpid()}-{number}"}
+                    said = {"change": "appended", "target": f"{name}-{number}"}
                     record_file.record("config", said, parts={"why": "x" * 200})
                 recorded += 1
             except (Busy, OperationalError):
                 if locked:
                     raise
                 refused += 1
-    print(recorded, refused)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2] == "locked")
+    print(json.dumps([recorded, refused]))

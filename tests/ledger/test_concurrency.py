@@ -4,41 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 from sqlalchemy import select
 
 from reviewqueue.db import db
 from reviewqueue.ledger.verify import verify
 from reviewqueue.models import LedgerEntry
+from tests.crowd import crowd
 
-ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = 8
 APPENDS = int(os.environ.get("LEDGER_APPENDS", "2000"))
 
 
 def _append_at_once(settings, how: str, count: int) -> list[tuple[int, int]]:
-    environ = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        "REVIEWQUEUE_ENV": "test",
-        "REVIEWQUEUE_DATA_DIR": str(settings.data_dir),
-        "REVIEWQUEUE_KEYS_DIR": str(settings.keys_dir),
-        "DATABASE_URL": settings.database_url,
-        "REDIS_URL": settings.redis_url,
-    }
-    command = [sys.executable, str(Path(__file__).with_name("appending.py")), str(count), how]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    running = [subprocess.Popen(command, cwd=ROOT, env=environ, **pipes) for _ in range(PROCESSES)]
-    results = []
-    for process in running:
-        out, error = process.communicate(timeout=60 + count)
-        assert process.returncode == 0, error
-        recorded, refused = out.split()
-        results.append((int(recorded), int(refused)))
-    return results
+    told = crowd(
+        settings, "tests.ledger.appending", [(number, count, how) for number in range(PROCESSES)], 60 + count
+    )
+    return [tuple(json.loads(out)) for out in told]
 
 
 def test_record_by_many_processes_makes_one_chain(base, settings):

@@ -1,4 +1,4 @@
-"""One process of test_races.py: what it does is told on its command line, what came of it on its output.
+"""One process of test_races.py: what it does is told by its arguments, what came of it on its output.
 
 Every line of output is one call, as JSON: process, op, review (or item), token (the fence), call_ns,
 return_ns, outcome. The clock is monotonic and the same for all processes of a machine.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -31,6 +30,7 @@ from reviewqueue.review import decide as decides
 from reviewqueue.review.decide import decide, undo
 from reviewqueue.review.expire import expire_due
 from reviewqueue.review.settle import override
+from tests.crowd import Start
 
 LEASE = timedelta(milliseconds=int(os.environ["RACE_LEASE_MS"]))
 
@@ -68,7 +68,7 @@ class Racer:
             fields = {"review": given.review_id, "token": given.fence}
         line = {"process": self.name, "op": op, "call_ns": began, "return_ns": ended, "outcome": outcome}
         if op != "claim" or given is not None:
-            print(json.dumps(line | fields), flush=True)
+            print(json.dumps(line | fields))
         return given
 
 
@@ -141,15 +141,10 @@ def anything(racer: Racer, count: int) -> None:
         racer.call(op, {"item": item_id}, acts[op])
 
 
-def main(role: str, name: str, count: int) -> None:
+def main(start: Start, role: str, name: str, count: int) -> None:
     claims.LEASE = decides.LEASE = LEASE
     with create_base(Settings.load(os.environ)).app_context():
         racer = Racer(name)
         db.session.rollback()
-        print(json.dumps({"op": "ready"}), flush=True)
-        sys.stdin.readline()
+        start()
         {"claims": claim_and_finish, "anything": anything}[role](racer, count)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
