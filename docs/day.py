@@ -103,7 +103,7 @@ class Day:
         for project, items in demo.samples():
             listed = list(items)
             actor = backend_actor(demo.sample_backend(project).id, project.id, SCOPES)
-            span = min(_due(project) * 1.15, 7 * 60)
+            span = min(_due(project) * 1.25, 7 * 60)
             for place, data in enumerate(listed):
                 name, age = data["external_id"], span - (span - 2) * place / len(listed)
                 yield age, name, _submitting(data, actor)
