@@ -10,6 +10,7 @@ import base64
 import hashlib
 import random
 import re
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -70,14 +71,15 @@ class Day:
 
     def __init__(self, folder: Path) -> None:
         self.clock = folder / "clock"
+        self.began = time.time()
         self.actors = {
             role: actor_of(add_person(SYSTEM, f"{role}@localhost", role, name=name)[0])
             for role, name in PEOPLE.items()
         }
 
     def ago(self, minutes: float) -> None:
-        """Let it be that many minutes ago."""
-        self.clock.write_text(str(-60 * minutes))
+        """Let it be that many minutes before the day began, however long the pictures took until now."""
+        self.clock.write_text(str(self.began - time.time() - 60 * minutes))
 
     def item(self, external_id: str) -> Item:
         """The item with the backend's own id."""

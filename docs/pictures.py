@@ -106,10 +106,17 @@ class Studio:
         """A window in which the person with this role is signed in."""
         if role not in self.windows:
             context = self.browser.new_context(base_url=self.url, timezone_id="UTC", locale="en-GB")
+            context.clock.set_fixed_time(self.day.began)
             page = context.new_page()
             page.goto(f"/login/link/{new_link(SYSTEM, self.day.actors[role].id)}")
             self.windows[role] = page
         return self.windows[role]
+
+    def visit(self, role: str, path: str) -> Any:
+        """That window on this page, at the time the day began."""
+        self.day.ago(0)
+        self.window(role).goto(path)
+        return self.window(role)
 
     def take(self, name: str, page: Any, at: str | None = None) -> None:
         """Both themes in every width; `at` is what a window is scrolled to in which not all has room."""
@@ -168,9 +175,7 @@ def studio(to: Path, wanted: set[str]) -> Iterator[Studio]:
 
 def empty(studio: Studio) -> None:
     """The first admin's desk before anything arrived; then the day goes by."""
-    page = studio.window("admin")
-    page.goto("/")
-    studio.take("empty", page)
+    studio.take("empty", studio.visit("admin", "/"))
     studio.day.happen()
 
 
@@ -181,12 +186,8 @@ def desk(studio: Studio) -> None:
     for minutes, external_id in ((4, "sr-1007"), (1, "tc-06")):
         studio.day.ago(minutes)
         tokens.append(claim_item(robin, studio.day.item(external_id).id).token)
-    studio.day.ago(0)
-    page = studio.window("reviewer")
-    page.goto("/")
-    studio.take("desk", page)
-    page.goto("/queues/support-replies/main")
-    studio.take("queue", page)
+    studio.take("desk", studio.visit("reviewer", "/"))
+    studio.take("queue", studio.visit("reviewer", "/queues/support-replies/main"))
     for token in tokens:
         release(robin, token)
 
@@ -212,9 +213,7 @@ def diff(studio: Studio) -> None:
 
 def bulk(studio: Studio) -> None:
     """What would happen to all that wait in a queue, and what would be left alone."""
-    page = studio.window("reviewer")
-    page.goto("/queues/ticket-labels/main/triage?all=yes")
-    studio.take("bulk", page)
+    studio.take("bulk", studio.visit("reviewer", "/queues/ticket-labels/main/triage?all=yes"))
 
 
 def conflict(studio: Studio) -> None:
@@ -227,25 +226,20 @@ def conflict(studio: Studio) -> None:
     theirs = claim_item(lena, item.id).token
     output = item.output.replace(GUARANTEE, THEIRS)
     decide(lena, theirs, ids.new_id("dec"), "edit", output, "promise we cannot keep", "model")
-    studio.day.ago(0)
-    page = studio.window("reviewer")
-    page.goto(f"/claims/{mine}")
-    studio.take("conflict", page)
+    studio.take("conflict", studio.visit("reviewer", f"/claims/{mine}"))
 
 
 def error(studio: Studio) -> None:
     """What is not there, or not for who asks."""
-    page = studio.window("reviewer")
-    page.goto(f"/items/itm_{'0' * 26}")
-    studio.take("error", page)
+    studio.take("error", studio.visit("reviewer", f"/items/itm_{'0' * 26}"))
 
 
 @contextmanager
 def _review(studio: Studio, external_id: str) -> Iterator[Any]:
     """Robin's window at a review of the item, which is given back afterwards."""
+    studio.day.ago(0)
     token = claim_item(studio.day.actors["reviewer"], studio.day.item(external_id).id).token
-    page = studio.window("reviewer")
-    page.goto(f"/claims/{token}")
+    page = studio.visit("reviewer", f"/claims/{token}")
     page.locator("#decision-form[data-ready]").wait_for()
     yield page
     page.goto("/account")
