@@ -1,4 +1,4 @@
-# make run · make demo · make test · make soak · make lint · make migration
+# make run · make demo · make test · make soak · make lint · make migration · make screenshots
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,13 +9,14 @@ OLD = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for each in python3 python3.13 python3.12 python3.11 python; do \
 	command -v $$each >/dev/null 2>&1 && $$each -c '$(OLD)' 2>/dev/null && echo $$each && break; done)
 
-.PHONY: help run demo test soak lint format parts migration
+.PHONY: help run demo test soak lint format parts migration screenshots
 
 help:
-	@echo "make run    install what is needed and start everything on this machine"
-	@echo "make demo   the same with sample projects, accounts and a receiver of callbacks"
-	@echo "make test   run every check and test"
-	@echo "make soak   run the fault suite in the promised size, for hours"
+	@echo "make run           install what is needed and start everything on this machine"
+	@echo "make demo          the same with sample projects, accounts and a receiver of callbacks"
+	@echo "make test          run every check and test"
+	@echo "make soak          run the fault suite in the promised size, for hours"
+	@echo "make screenshots   take the pictures of the documentation anew"
 
 run: $(VENV)/installed
 	@$(BIN)/python app.py
@@ -42,6 +43,10 @@ format: $(VENV)/installed-dev
 # Programs for the tests. Where they cannot be installed the tests name what they left out.
 parts: $(VENV)/installed-dev
 	@tests/install-parts || true
+
+# Into docs/images. Some of them: make screenshots PICTURES="desk diff"
+screenshots: $(VENV)/installed-dev parts
+	@$(BIN)/python -m docs.pictures $(PICTURES)
 
 # The initial migration anew from the models; only until the first release.
 migration:

@@ -30,6 +30,14 @@ def pretty_json(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
+def leaves(value: Any) -> list[str]:
+    """What stands in an object or list at whatever depth, in order, as texts; what is empty is left out."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    if inner is None:
+        return [] if value in (None, "") else [as_text(value)]
+    return [text for one in inner for text in leaves(one)]
+
+
 def words(text: str) -> list[str]:
     """The words `text` is found by, in order: case and width folded, accents dropped, at most 2,000."""
     plain = _folded(text[: MOST_WORDS * 20])

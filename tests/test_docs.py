@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.pictures import MOST, NAMES, SIZES, THEMES
 from tests.servers import MISSING
 from tests.stacks import ROOT, Stack, environ, running
 
@@ -95,6 +96,25 @@ def test_every_link_between_documents_leads_somewhere() -> None:
         path = ROOT / document
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{document} links to {target}"
+
+
+def test_every_picture_is_there_and_nothing_else() -> None:
+    """What a document shows exists in both themes; what `make screenshots` takes is all there, and small."""
+    taken = {f"{name}-{theme}-{width}.png" for name in NAMES for theme in THEMES for width in SIZES}
+    there = {file.name: file.stat().st_size for file in (ROOT / "docs/images").glob("*.png")}
+    assert there.keys() == taken
+    assert sum(there.values()) <= MOST
+    shown = set()
+    for document in [*DOCS, "CONTRIBUTING.md"]:
+        text = (ROOT / document).read_text()
+        for tag in re.findall(r"<(?:img|source)\b[^>]*>", text):
+            (target,) = re.findall(r'(?:src|srcset)="([^"]+)"', tag)
+            assert ((ROOT / document).parent / target).exists(), f"{document} shows {target}"
+            assert tag.startswith("<source") or re.search(r'alt="[^"]{20,}"', tag), (
+                f"{target} is not described"
+            )
+            shown.add(target.rpartition("/")[2])
+    assert {re.sub("-light-", "-dark-", name) for name in shown} <= shown, "shown in one theme alone"
 
 
 def node() -> bool:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reviewqueue.text import MOST_WORDS, as_text, pretty_json, tokens, words
+from reviewqueue.text import MOST_WORDS, as_text, leaves, pretty_json, tokens, words
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,9 @@ def test_as_text_leaves_a_string_alone_and_keeps_the_order_of_keys() -> None:
 @pytest.mark.parametrize(("text", "count"), [("", 0), ("a", 1), ("abcd", 1), ("abcde", 2), ("日本", 2)])
 def test_tokens_are_a_quarter_of_the_bytes(text: str, count: int) -> None:
     assert tokens(text) == count
+
+
+def test_leaves_are_what_stands_in_the_fields() -> None:
+    value = {"kind": "invoice", "lines": [{"what": "ink", "n": 0}, {"what": "", "n": None}], "paid": False}
+    assert leaves(value) == ["invoice", "ink", "0", "false"]
+    assert leaves({}) == leaves([None, []]) == []

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from reviewqueue.content import diff
 from reviewqueue.content.show import as_text, clip, json_tree, markdown, outside_address, plain, pretty_json
+from reviewqueue.text import leaves
 
 TOLD_ARGUMENTS = 8  # more would be no sentence any more
 TOLD_VALUE = 60  # characters of each
@@ -231,12 +232,14 @@ def _pieces(steps: list[diff.Op]) -> Iterator[Piece]:
 
 
 def line(value: Any, limit: int = 140) -> Markup:
-    """One line of `value` for a list."""
+    """One line of `value` for a list; of an object what stands in its fields."""
     if _is_conversation(value):
         value = value[-1]["content"]
     elif isinstance(value, dict) and isinstance(value.get("arguments"), dict) and "name" in value:
         arguments = ", ".join(f"{name} {_told(inner)}" for name, inner in value["arguments"].items())
         value = f"{as_text(value['name'])}: {arguments}"
+    elif isinstance(value, dict) and (said := leaves(value)):
+        value = " · ".join(said)
     elif not isinstance(value, str):
         value = json.dumps(value, ensure_ascii=False)
     return plain(clip(as_text(value), limit))
