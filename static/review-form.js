@@ -19,6 +19,7 @@
     const select = named("output");
     select.value = label;
     typedIn(select);
+    if ($("#find-label")) $("#find-label").value = "";
     close();
   }
 
@@ -63,7 +64,13 @@
 
   function walk(event) {
     const input = event.target;
-    if (input.id !== "find-label" || event.ctrlKey || event.metaKey) return;
+    if (input.id !== "find-label") return;
+    if (event.ctrlKey || event.metaKey) {
+      // Who looks for a label has not decided for the one that stands there: first it is chosen, then sent.
+      if (event.key !== "Enter" || !input.value.trim()) return;
+      event.stopImmediatePropagation();
+      if (!$("#found-labels [role=option]")) $("#next-step").textContent = "No label says that.";
+    }
     const options = all("#found-labels [role=option]");
     const at = options.findIndex((option) => option.getAttribute("aria-selected") === "true");
     if (event.key === "Enter") {
@@ -80,7 +87,7 @@
     }
   }
 
-  document.addEventListener("keydown", walk, true);
+  window.addEventListener("keydown", walk, true); // before the keys that decide
   document.addEventListener("click", (event) => {
     const label = event.target.closest?.("[data-label]");
     if (label && form()?.contains(label)) pick(label.dataset.label);

@@ -65,6 +65,13 @@ def words(before: str, after: str) -> list[Op]:
     return _joined(list(_aligned(before, after, [WORDS, SENTENCES, WORDS])))
 
 
+def whole(before: str, after: str) -> list[Op]:
+    """One text for the other, as a single step; nothing when both are empty."""
+    if before and after:
+        return [Op("replace", before, after)]
+    return [Op("delete" if before else "insert", before, after)] if before or after else []
+
+
 def to_markup(ops: Sequence[Op]) -> Markup:
     """`ops` as escaped text with `<del>` and `<ins>`; hidden characters and changed line ends are drawn."""
     shown = []
@@ -102,7 +109,7 @@ def same(before: Any, after: Any) -> bool:
 def _aligned(before: str, after: str, sizes: list[re.Pattern[str]]) -> Iterator[Op]:
     """Align by the first of `sizes` (token patterns) that is coarse enough, changed stretches by the next."""
     if not sizes or not before or not after:
-        yield from _whole(before, after)
+        yield from whole(before, after)
         return
     ours, theirs = sizes[0].findall(before), sizes[0].findall(after)
     head = _common(ours, theirs)
@@ -145,13 +152,6 @@ def _equal(tokens: list[str]) -> Iterator[Op]:
         yield Op("equal", "".join(tokens), "".join(tokens))
 
 
-def _whole(before: str, after: str) -> Iterator[Op]:
-    if before and after:
-        yield Op("replace", before, after)
-    elif before or after:
-        yield Op("delete" if before else "insert", before, after)
-
-
 def _joined(ops: list[Op]) -> list[Op]:
     """Neighbouring changes as one, also across a mere space: "the quick" → "a slow" reads as one change."""
     joined: list[Op] = []
@@ -160,7 +160,7 @@ def _joined(ops: list[Op]) -> list[Op]:
         if last and last.kind == "equal" and op.kind == "equal":
             joined[-1] = Op("equal", last.before + op.before, last.after + op.after)
         elif last and last.kind != "equal" and (op.kind != "equal" or _mere_space(ops, at)):
-            joined[-1:] = _whole(last.before + op.before, last.after + op.after)
+            joined[-1:] = whole(last.before + op.before, last.after + op.after)
         else:
             joined.append(op)
     return joined

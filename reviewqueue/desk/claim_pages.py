@@ -35,7 +35,10 @@ pages = Blueprint("review", __name__)
 def claim_from(project: str, queue: str) -> AnyResponse:
     """Claim the best next review of a queue, or say that nothing is free."""
     found = queue_for(actor(), project, queue)
-    claimed = turns.next_claim(actor(), found, _left_out())
+    try:
+        claimed = turns.next_claim(actor(), found, _left_out())
+    except Conflict as full:
+        return _to_the_desk(full)
     if claimed is not None:
         return redirect(f"/claims/{claimed.token}", 303)
     return show("desk/nothing.html", **place_of(found), undo=seen.undoable(actor()))
@@ -45,7 +48,12 @@ def claim_from(project: str, queue: str) -> AnyResponse:
 @right("review")
 def claim_one(item_id: str) -> AnyResponse:
     """Claim a review of this very item; the refusal says who has it."""
-    return redirect(f"/claims/{claims.claim_item(actor(), item_id).token}", 303)
+    try:
+        return redirect(f"/claims/{claims.claim_item(actor(), item_id).token}", 303)
+    except Conflict as error:
+        if error.code != "holding_enough":
+            raise
+        return _to_the_desk(error)
 
 
 @pages.get("/claims/<token>")
@@ -275,9 +283,14 @@ def _next(queue_id: str) -> AnyResponse:
         queue = db.session.get_one(Queue, queue_id)
         claimed = turns.next_claim(actor(), queue, _left_out(), offered=True)
     except Conflict as full:
-        notice(full.message)
-        return redirect("/", 303)
+        return _to_the_desk(full)
     return redirect(f"/claims/{claimed.token}" if claimed else _address(queue_id), 303)
+
+
+def _to_the_desk(full: Conflict) -> AnyResponse:
+    """To what the reviewer holds already: that is the most they may."""
+    notice(full.message)
+    return redirect("/", 303)
 
 
 def _left_out() -> tuple[str, ...]:

@@ -204,7 +204,7 @@ def changes(kind: str, before: Any, after: Any) -> Changes:
         return Changes(places=tuple(_places(before, after)))
     if kind == "chat":
         before, after = _changed_turn(before, after)
-    steps = diff.words(as_text(before), as_text(after))
+    steps = (diff.whole if kind == "label" else diff.words)(as_text(before), as_text(after))
     long = sum(len(step.after or step.before) for step in steps) > LONG
     return Changes(words=diff.to_markup(steps), pieces=tuple(_pieces(steps)) if long else ())
 

@@ -121,6 +121,10 @@ def test_labels_by_letters_and_by_number(page: Any, make: Make, seen: list[str])
     page.keyboard.press("4")  # the model's first alternative
     expect(page.locator("select[name=output]")).to_have_value("parcel_late")
     page.keyboard.press("2")
+    page.keyboard.type("nothing like it")
+    page.keyboard.press("Control+Enter")  # decides nothing: a label was being looked for
+    expect(page.locator("#next-step")).to_have_text("No label says that.")
+    page.keyboard.press("Control+a")
     page.keyboard.type("lost")
     expect(page.locator("#found-labels [role=option]")).to_have_text(["parcel_lost"])
     page.keyboard.press("Enter")

@@ -101,6 +101,18 @@ def test_decide_approve_sends_the_shown_output_back_unchanged(kind: str, client:
     assert (decision.verdict, decision.output, decision.edited) == ("approve", item.output, False)
 
 
+def test_claim_beyond_the_fifth_leads_to_those_that_are_held(client: Any, make: Any) -> None:
+    project = make.project()
+    items = [make.item(project) for _ in range(6)]
+    ada = client(make.person("ada"))
+    for _ in range(5):
+        claimed(ada)
+    for address in ("/queues/support-replies/main/claims", f"/items/{items[5].id}/claims"):
+        answer = ada.send(address)
+        assert (answer.status_code, answer.location) == (303, "/")
+        assert "You hold 5 items; finish or release one." in ada.get("/").text
+
+
 def test_claim_with_nothing_free_is_the_empty_page(client: Any, make: Any) -> None:
     make.project()
     answer = client(make.person("ada")).send("/queues/support-replies/main/claims")

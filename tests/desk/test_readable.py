@@ -72,6 +72,8 @@ def test_alternatives_are_counted_and_told_apart_by_type() -> None:
 def test_changes_by_kind() -> None:
     assert not changes("text", "a", "a")
     assert str(changes("text", "by Monday", "by Friday").words) == "by <del>Monday</del><ins>Friday</ins>"
+    label = changes("label", "top_up_limits", "card_linking").words  # a label is one word
+    assert str(label) == "<del>top_up_limits</del><ins>card_linking</ins>"
     [place] = changes("json", {"a": 1, "b": 2}, {"a": 1, "b": 3}).places
     assert (place.pointer, place.before, place.after) == ("b", "2", "3")
     chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Good day"}]
