@@ -223,6 +223,38 @@
     field.focus();
   });
 
+  /* --- what the guidelines say of a reason -------------------------------------------------------------------------- */
+
+  function tellOf(reason, ...places) {
+    const line = all("[data-guide]").find((one) => one.dataset.guide === reason);
+    for (const place of places.map((name) => $(name)).filter(Boolean)) {
+      place.replaceChildren(...(line ? line.cloneNode(true).childNodes : []));
+    }
+  }
+
+  const chosenReason = () => tellOf(form() && named("reason")?.value, "#guide");
+
+  document.addEventListener("change", (event) => { if (event.target.name === "reason") chosenReason(); });
+  document.addEventListener("focusin", (event) => {
+    const button = event.target.closest?.("[data-choose=reason]");
+    if (button) tellOf(button.dataset.value, "#why-guide");
+  });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("[data-choose=reason]");
+    if (button) tellOf(button.dataset.value, "#guide", "#why-guide");
+    const link = event.target.closest?.('a[href^="#guideline-"]');
+    const place = link && $(link.hash);
+    if (!place) return;
+    // Without a step in the history: going back must not fetch the page anew under what is typed.
+    event.preventDefault();
+    place.closest("details").open = true;
+    place.tabIndex = -1;
+    place.focus({ preventScroll: true });
+    place.scrollIntoView({ block: "center" });
+  });
+  document.addEventListener("htmx:afterSwap", chosenReason);
+  chosenReason();
+
   /* --- a time of the reader's own day ----------------------------------------------------------------------------- */
 
   function zones() {

@@ -14,8 +14,9 @@ from flask import Response, request
 from sqlalchemy import select
 
 from reviewqueue.content.fields import to_fields
+from reviewqueue.content.guidance import guided
 from reviewqueue.content.hidden import hidden_characters
-from reviewqueue.content.show import as_text, markdown, plain
+from reviewqueue.content.show import as_text, plain
 from reviewqueue.db import db, now
 from reviewqueue.desk import form as forms
 from reviewqueue.desk import readable, seen
@@ -64,7 +65,7 @@ def review_page(
         output=readable.readable(item.output, project.kind), asked=readable.readable(item.input),
         led=led, passages=readable.passages(context, supported.texts), support=supported,
         alternatives=readable.alternatives(item.output, item.samples),
-        changes=_changed(project, item, typed), guidelines=markdown(project.guidelines),
+        changes=_changed(project, item, typed), guidelines=guided(project.guidelines, tuple(project.reasons)),
         trace=readable.leads_to((item.trace or {}).get("url")),
         hints=hints, plain=plain, given=given, names=people_of(one.given_by for one in given),
         said=[readable.changes(project.kind, item.output, one.output) if one.output is not None else None

@@ -44,7 +44,7 @@ def next_item(page: Any, item: Any) -> None:
 
 
 def test_reject_in_three_keys_and_edit_asks_why(page: Any, make: Make, seen: list[str]) -> None:
-    project = make.project()
+    project = make.project(guidelines="Look.\n\n## Tone\n\nCurt or gushing.\n" + "\nMore.\n" * 99)
     first, second, third = (make.item(project, output=f"Answer {n}.") for n in range(3))
     sign_in(page, make, make.person("ada"))
     claim(page)
@@ -57,9 +57,21 @@ def test_reject_in_three_keys_and_edit_asks_why(page: Any, make: Make, seen: lis
     expect(page.locator("#said")).to_contain_text("Next item")
     page.keyboard.press("3")
     expect(page.locator("#why")).to_be_visible()
+    expect(page.locator("#why-guide")).to_be_empty()
+    page.keyboard.press("Tab")
+    expect(page.locator("#why-guide")).to_contain_text("Curt or gushing.")
     page.keyboard.press("Escape")
     expect(page.locator("#why")).to_be_hidden()
     assert decision_of(second) is None
+    page.select_option("select[name=reason]", "tone")
+    expect(page.get_by_role("status").filter(has_text="Curt or gushing.")).to_be_visible()
+    page.locator(".guidelines summary").click()
+    page.locator("#guide a").click()
+    expect(page.locator("#guideline-2")).to_be_focused()
+    expect(page.locator("#guideline-2")).to_be_in_viewport()
+    page.select_option("select[name=reason]", "")
+    expect(page.locator("#guide")).to_be_empty()
+    page.keyboard.press("Escape")
     page.keyboard.press("2")
     page.keyboard.type("Better: ")
     page.keyboard.press("Control+Enter")

@@ -581,3 +581,16 @@ def test_decide_a_form_sent_before_with_other_content_shows_the_text(client: Any
     assert answer.status_code == 409
     assert "My text" in answer.text
     assert form_of(ada.get(following).text)["output"] == "My text"
+
+
+def test_what_the_guidelines_say_of_a_reason_is_linked_without_script(client: Any, make: Any) -> None:
+    project = make.project(guidelines="*tone*: curt & blaming.", reasons=["format", "tone"])
+    item, ada = make.item(project), client(make.person("ada"))
+    address = claimed(ada)
+    page = ada.get(address).text
+    assert '<em id="guideline-2">' in page
+    assert re.search(r'data-guide="tone">.*curt &amp; blaming\..*href="#guideline-2"', page)
+    decided(ada, address, "reject", reason="tone")
+    link = '<a href="/policies/support-replies#guideline-2">tone</a>'
+    assert link in ada.get(f"/items/{item.id}").text
+    assert '<em id="guideline-2">' in ada.get("/policies/support-replies").text
