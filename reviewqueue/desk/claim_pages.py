@@ -119,10 +119,11 @@ def changes(token: str) -> AnyResponse:
 @pages.post("/claims/<token>/shape")
 @right("review")
 def reshape(token: str) -> AnyResponse:
-    """The form with an entry of a list or a member of an object more or less; nothing is kept or decided."""
+    """The form with an entry or key more, less, or of another name; nothing is kept or decided."""
     claim, review, item = claims.open_claim(actor(), token)
     project = db.session.get_one(Project, item.project_id)
-    typed, faults = forms.draft_of(request.form) or {}, list[Fault]()
+    typed = (forms.draft_of(request.form) or {}) | forms.keys_of(request.form)
+    faults = list[Fault]()
     try:
         typed = forms.reshape(project, item, typed, request.form.get("do", ""))
     except Invalid as error:
