@@ -19,6 +19,7 @@ from reviewqueue.desk import form as forms
 from reviewqueue.desk import readable, seen
 from reviewqueue.desk.review_pages import editor_part, lost_page, lost_part, place_of, review_page
 from reviewqueue.errors import Conflict, Fault, Invalid, LeaseLost
+from reviewqueue.finding import alike
 from reviewqueue.ids import new_id
 from reviewqueue.models import Claim, Decision, Project, Queue
 from reviewqueue.people.access import queue_for
@@ -38,7 +39,9 @@ def claim_from(project: str, queue: str) -> AnyResponse:
     claimed = turns.next_claim(actor(), found, _left_out())
     if claimed is not None:
         return redirect(f"/claims/{claimed.token}", 303)
-    return show("desk/nothing.html", **place_of(found), undo=seen.undoable(actor()))
+    return show(
+        "desk/nothing.html", **place_of(found), undo=seen.undoable(actor()), others=alike.others(actor())
+    )
 
 
 @pages.post("/items/<item_id>/claims")
@@ -158,7 +161,7 @@ def decide(token: str) -> AnyResponse:
     ahead = form.get("ahead", "")
     if ahead and turns.begin(actor(), ahead):
         # The browser has that page already: only what has changed since goes there.
-        answer = show("desk/_undo.html", undo=seen.undoable(actor()))
+        answer = show("desk/_undo.html", undo=seen.undoable(actor()), others=alike.others(actor()))
         answer.headers["X-Next-Claim"] = answer.headers["HX-Push-Url"] = f"/claims/{ahead}"
         return answer
     return _next(queue_id)

@@ -23,6 +23,7 @@ from reviewqueue.desk import readable, seen
 from reviewqueue.desk.care import care
 from reviewqueue.desk.support import support
 from reviewqueue.errors import Fault, Invalid
+from reviewqueue.finding import alike
 from reviewqueue.ids import new_id
 from reviewqueue.models import Claim, Item, Project, Queue, Review
 from reviewqueue.people.access import people_of
@@ -61,7 +62,7 @@ def review_page(
         claim=claim, review=review, item=item, project=project, queue=queue,
         decision_id=request.form.get("decision_id") or new_id("dec"),
         form=form, restored=restored, draft_at=claim.draft_at,
-        priority=RANKS[review.rank], why=seen.why(item, review.purpose),
+        priority=RANKS[review.rank], why=seen.why(item, review.purpose), others=alike.others(actor()),
         output=readable.readable(item.output, project.kind), asked=readable.readable(item.input),
         led=led, passages=readable.passages(context, supported.texts), support=supported,
         alternatives=readable.alternatives(item.output, item.samples),
