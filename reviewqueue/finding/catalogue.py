@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Insert, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from reviewqueue.db import db, transaction
 from reviewqueue.finding import words
@@ -149,7 +149,9 @@ def _write(drawer: _Drawer) -> int:
         cards.append(card)
         more = [f"flag_{codes['flag', flag]}" for flag in _flags(item)]
         more += {f"waits_{codes['queue', review.queue_id]}" for review in drawer.wanted[item.id]}
-        bags[item.number] = words.bag(_submitted(item), _said(drawer, item), [*facts(card), *more])
+        bags[item.number] = words.bag(
+            "\n".join(_submitted(item)), "\n".join(_said(drawer, item)), [*facts(card), *more]
+        )
     with transaction() as session:
         if not _still(session, drawer.mark):
             return 0  # another job has come further, and knows newer things of these items
@@ -231,20 +233,28 @@ def _flags(item: Item) -> list[str]:
     return [flag[:400] for flag in dict.fromkeys(item.risk_flags or ()) if isinstance(flag, str) and flag]
 
 
-def _submitted(item: Item) -> str:
-    parts = (item.external_id, item.output, item.input)
-    return "\n".join(as_text(part) for part in parts if part is not None)
+def texts_of(numbers: Sequence[int], *, said: bool) -> Iterator[tuple[int, list[str]]]:
+    """The number of each of these items and the texts it is found by; with `said`, also what people said."""
+    only = load_only(Item.id, Item.number, Item.external_id, Item.output, Item.input)
+    items = db.session.scalars(select(Item).where(Item.number.in_(numbers)).options(only)).all()
+    drawer = _filled(_Drawer(0, items)) if said else None
+    for item in items:
+        yield item.number, [*_submitted(item), *(_said(drawer, item) if drawer else ())]
 
 
-def _said(drawer: _Drawer, item: Item) -> str:
+def _submitted(item: Item) -> list[str]:
+    return [as_text(part) for part in (item.external_id, item.output, item.input) if part is not None]
+
+
+def _said(drawer: _Drawer, item: Item) -> list[str]:
     """Corrections and notes. While a review is open they sway nobody: they are left out."""
     if drawer.wanted[item.id]:
-        return ""
+        return []
     decision = drawer.decisions.get(item.id)
     told: list[Any] = [decision.note, decision.output if decision.edited else None] if decision else []
     for review in drawer.given[item.id]:
         told += [review.note, review.output]
-    return "\n".join(dict.fromkeys(as_text(part) for part in told if part is not None))
+    return list(dict.fromkeys(as_text(part) for part in told if part is not None))
 
 
 def _codes(drawer: _Drawer) -> dict[tuple[str, str], int]:
