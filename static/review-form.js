@@ -197,9 +197,9 @@
 
   // Enter in the name of a key does what the button beside it does.
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || event.ctrlKey || event.metaKey || event.isComposing || !event.target.matches?.(".keys input")) return;
+    if (event.key !== "Enter" || event.ctrlKey || event.metaKey || event.isComposing || !event.target.matches?.(".free-keys input")) return;
     event.preventDefault();
-    $("button[name=do]", event.target.closest(".keys")).click();
+    $("button[name=do]", event.target.closest(".free-keys")).click();
   });
 
   function changedShape() {
@@ -208,7 +208,7 @@
     const groups = all("[data-group]");
     const here = groups.find((group) => group.dataset.group === name);
     const around = groups.filter((group) => name.startsWith(`${group.dataset.group}.`)).pop();
-    const refused = $("#editor .keys .has-error input");
+    const refused = $("#editor .free-keys .has-error input");
     if (keyed && refused) {
       refused.focus();
     } else if (keyed) {

@@ -18,7 +18,7 @@ from sqlalchemy import func, select, update
 from reviewqueue.db import db, now, transaction
 from reviewqueue.errors import AlreadyDecided, Conflict, Invalid, Missing, Refusal
 from reviewqueue.ids import new_id
-from reviewqueue.models import Batch, BatchItem, Decision, Item, Policy, Project, Queue, Review
+from reviewqueue.models import Batch, BatchItem, Claim, Decision, Item, Policy, Project, Queue, Review
 from reviewqueue.people.access import ADJUDICATION, Actor, people_of, require, visible_queues
 from reviewqueue.review import decide as decisions
 from reviewqueue.review.claim import claim_item, release
@@ -32,6 +32,7 @@ ONE_IN = 10  # of the others, chosen by lot, is looked at one by one
 
 ALONE = "Looked at one by one: it needs two people, or belongs to the one in ten that always are."
 RISKY = "Its risk is high."
+BEGUN = "You have begun to write about it."
 GONE = "It does not wait here any more."
 
 
@@ -199,17 +200,33 @@ def _left(actor: Actor, queue: Queue, items: Sequence[Item]) -> dict[str, str]:
         seats[review.item_id].append(review)
     risks = _risks({(item.project_id, item.policy_version) for item in items})
     names = people_of(review.claimed_by for reviews in seats.values() for review in reviews)
+    begun = _begun(actor, [review for reviews in seats.values() for review in reviews])
     why: dict[str, str] = {}
     for item in items:
         risk = risks[item.project_id, item.policy_version]
-        reason = _why_left(actor, queue, item, seats[item.id], risk, names)
+        reason = _why_left(actor, queue, item, seats[item.id], risk, names, begun)
         if reason:
             why[item.id] = reason
     return why
 
 
+def _begun(actor: Actor, seats: Sequence[Review]) -> set[str]:
+    """The tokens of the actor's claims on these in which something was typed."""
+    mine = [seat.claim_token for seat in seats if seat.claimed_by == actor.id]
+    if not mine:
+        return set()
+    claims = db.session.execute(select(Claim.token, Claim.draft).where(Claim.token.in_(mine)))
+    return {claim.token for claim in claims if claim.draft is not None}
+
+
 def _why_left(
-    actor: Actor, queue: Queue, item: Item, seats: Sequence[Review], risk: float, names: Mapping[str, str]
+    actor: Actor,
+    queue: Queue,
+    item: Item,
+    seats: Sequence[Review],
+    risk: float,
+    names: Mapping[str, str],
+    begun: set[str],
 ) -> str | None:
     here = [seat for seat in seats if seat.state == "wanted" and seat.queue_id == queue.id]
     if not here:
@@ -217,7 +234,10 @@ def _why_left(
     held = [seat for seat in here if seat.lease_expires_at is not None and seat.lease_expires_at > now()]
     if held:
         holder = held[0].claimed_by
-        return "You hold it." if holder == actor.id else f"{names.get(holder or '', 'Somebody')} has it."
+        if holder != actor.id:
+            return f"{names.get(holder or '', 'Somebody')} has it."
+        if held[0].claim_token in begun:
+            return BEGUN
     if item.risk is not None and item.risk > risk:
         return RISKY
     of_round = [seat for seat in seats if seat.round == item.round and seat.state in ("wanted", "given")]

@@ -13,7 +13,7 @@ from reviewqueue.errors import Conflict, Forbidden, Invalid, Missing
 from reviewqueue.finding import alike, batch, catalogue
 from reviewqueue.ledger.verify import verify
 from reviewqueue.models import BatchItem, Decision, Delivery, Item, Queue, Review
-from reviewqueue.review.claim import claim_item
+from reviewqueue.review.claim import claim_item, renew
 from reviewqueue.review.queues import holding
 
 
@@ -86,13 +86,14 @@ def test_what_is_left_alone_says_why(make: Any) -> None:
     gone, elsewhere = make.item(project), make.item(make.project("elsewhere"))
     assert control.status == "released"
     claim_item(cleo, held.id)
-    claim_item(ada, mine.id)
+    renew(ada, claim_item(ada, mine.id).token, {"note": "hm"})
+    claim_item(ada, plain.id)
     make.decide(cleo, gone, "approve")
     everything = [plain, two, risky, control, held, mine, gone, elsewhere]
     told = {one.item.id: one.left for one in batch.plan(ada, queue, [item.id for item in everything])}
     assert told == {
         plain.id: None, two.id: batch.ALONE, risky.id: batch.RISKY, control.id: batch.ALONE,
-        held.id: "Cleo has it.", mine.id: "You hold it.", gone.id: batch.GONE,
+        held.id: "Cleo has it.", mine.id: batch.BEGUN, gone.id: batch.GONE,
     }  # fmt: skip
     id_ = batch.begin(ada, queue, {item.id: "approve" for item in everything})
     batch.carry_on(ada, id_)
