@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 from flask import Blueprint, Response, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
@@ -73,7 +74,7 @@ def decide_group(project: str, queue: str, item_id: str) -> AnyResponse:
             said |= dict.fromkeys(rest, next(iter(said.values())))
         else:
             left = dict.fromkeys(rest, DISAGREED)
-        begun = batch.begin(actor(), found, said, *_why(), left)
+        begun = batch.begin(actor(), found, said, *_why(), left, item_id if _edited(first) else None)
     except Invalid as error:
         return _group(found, item_id, error)
     return _carried_on(begun)
@@ -136,19 +137,25 @@ def _preview(queue: Queue, project_name: str, error: Invalid | None = None) -> R
 
 
 def _group(queue: Queue, item_id: str, error: Invalid | None = None) -> Response:
-    planned = batch.plan(actor(), queue, alike.like(actor(), queue, item_id))
+    first, item = alike.decided(actor(), item_id), item_for(actor(), item_id)
+    ids = alike.like(actor(), queue, item_id)
+    planned = batch.plan(actor(), queue, ids, item_id if _edited(first) else None)
     free = [one.item for one in planned if not one.left]
     project = db.session.get_one(Project, queue.project_id)
     sample = _sample(free, item_id)
-    first = alike.decided(actor(), item_id)
     return show(
         "desk/alike.html", status=422 if error else 200, queue=queue, project=project, line=readable.line,
-        item=item_for(actor(), item_id), free=free, left=[one for one in planned if one.left],
+        item=item, free=free, left=[one for one in planned if one.left],
         sample=[(item, readable.readable(item.output, project.kind), readable.readable(item.input))
                 for item in sample],
         rest=len(free) - len(sample), error=error, faults=_faults(error), first=first,
+        correction=readable.changes(project.kind, item.output, first.output) if _edited(first) else None,
         form=request.form or _as_decided(first, sample),
     )  # fmt: skip
+
+
+def _edited(first: Review | None) -> TypeGuard[Review]:
+    return first is not None and first.verdict == "edit" and first.output is not None
 
 
 def _as_decided(first: Review | None, sample: Sequence[Item]) -> Mapping[str, str | None]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import Select, exists, func, select
 from sqlalchemy.orm import aliased
 
 from reviewqueue.db import db, now
-from reviewqueue.finding.batch import IN_BULK
 from reviewqueue.models import Card, Item, Project, Queue, Review
 from reviewqueue.people.access import ADJUDICATION, Actor, item_for, may
 from reviewqueue.review.queues import wanted
@@ -72,7 +72,7 @@ def others(actor: Actor) -> Others | None:
         .order_by(Review.given_at.desc())
         .limit(1)
     ).first()
-    if last is None or last.alike is None or last.verdict not in IN_BULK:
+    if last is None or last.alike is None:
         return None
     queue = db.session.get_one(Queue, last.queue_id)
     some = _waiting(queue, last.alike).where(Card.number != last.item_number).limit(MOST_TOLD + 1).subquery()
@@ -84,12 +84,17 @@ def others(actor: Actor) -> Others | None:
 
 
 def decided(actor: Actor, item_id: str) -> Review | None:
-    """The actor's own verdict on this item, if it is one that others can be given."""
+    """The actor's own verdict on this item, with its correction, while it stands."""
     given = select(Review).where(
-        Review.item_id == item_id, Review.given_by == actor.id, Review.state == "given",
-        Review.verdict.in_(IN_BULK),
+        Review.item_id == item_id, Review.given_by == actor.id, Review.state == "given"
     )  # fmt: skip
     return db.session.scalars(given.order_by(Review.given_at.desc()).limit(1)).first()
+
+
+def correction(actor: Actor, item_id: str) -> Any:
+    """The output as the actor left it when they edited this item; None when they did not."""
+    given = decided(actor, item_id)
+    return given.output if given and given.verdict == "edit" else None
 
 
 def _waiting(queue: Queue, key: int) -> Select[int]:

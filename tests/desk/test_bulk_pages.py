@@ -120,6 +120,26 @@ def test_the_others_are_offered_after_one_was_decided(make: Any, client: Callabl
     assert "more like the one" not in ada.get(QUEUE).text, "none is left"
 
 
+def test_the_same_correction_is_offered_after_an_edit(make: Any, client: Callable[..., Any]) -> None:
+    project = make.project(undo_seconds=600, reasons=["tone"])
+    items = [make.item(project, output="Your parcel has left our house <b>.") for _ in range(3)]
+    catalogue.index_due()
+    ada = client(make.person("ada"))
+    answer = sent(ada, claimed(ada, QUEUE), "edit", output="It left on <i>.", reason="tone")
+    link = f"{QUEUE}/alike/{items[0].id}"
+    assert "2 more like the one you edited" in ada.get(answer.location).text
+    page = ada.get(link).text
+    sample = re.findall(r'name="sample" value="(itm_\w+)"', page)
+    assert len(re.findall(r'value="edit" required checked', page)) == len(sample) == 2
+    assert "Your correction" in page
+    assert "<i>." not in page
+    same = {f"verdict.{id_}": "edit" for id_ in sample}
+    assert ada.send(link, {"sample": sample} | same).status_code == 422, "an edit needs its reason"
+    ada.send(link, {"sample": sample, "reason": "tone"} | same)
+    assert list(db.session.scalars(select(Decision.output))) == ["It left on <i>."] * 3
+    assert "Same correction" not in client(make.person("cleo")).get(link).text
+
+
 def test_a_list_offers_marks_only_to_who_may_decide(make: Any, client: Callable[..., Any]) -> None:
     make.item(make.project())
     assert 'name="item"' in client(make.person("ada")).get(QUEUE).text
