@@ -98,10 +98,6 @@ def correction(actor: Actor, item_id: str) -> Any:
 
 
 def _waiting(queue: Queue, key: int) -> Select[int]:
-    return (
-        select(Card.number)
-        .join(Review, Review.item_number == Card.number)
-        .where(Card.alike == key, Card.due.is_not(None), Review.queue_id == queue.id, wanted())
-        .order_by(Card.number)
-        .distinct()
-    )
+    # From the cards to the queue: a join may be read the other way round, through all that waits.
+    here = exists().where(Review.item_number == Card.number, Review.queue_id == queue.id, wanted())
+    return select(Card.number).where(Card.alike == key, Card.due.is_not(None), here).order_by(Card.number)
