@@ -39,7 +39,8 @@ VARIED = """UPDATE item SET model = 'model-' || (number * 7 % 20), prompt_name =
  risk = (number * 104729 % 1000) / 1000.0,
  risk_flags = CASE WHEN number % 50 = 0 THEN '["toxic"]' WHEN number % 30 = 0 THEN '["spam", "late"]' END"""
 ANYWHERE: dict[str, tuple[str, ...]] = {
-    "text": ("parcel", "street 17", "friend 123"), "model": ("model-3", "model-19"),
+    "text": ("parcel", "street 17", "friend 123", '"street 17"', '"your parcel"', "frien*"),
+    "model": ("model-3", "model-19"),
     "prompt": ("reply@v3", "reply@v49"), "flag": ("toxic", "late"), "confidence_from": ("0.9", "0.3"),
     "confidence_to": ("0.05",), "risk_from": ("0.95", "0.2"), "age": ("4", "168"), "overdue": ("yes",),
 }  # fmt: skip

@@ -17,6 +17,7 @@ MOST_WORDS = 2000
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
+_NO_WORD_BEFORE, _NO_WORD_BEHIND = rf"(?<![^\W_{_UNSPACED}])", rf"(?![^\W_{_UNSPACED}])"
 _WORD = re.compile(rf"((?:(?=\w)[{_UNSPACED}])+)|([^\W_{_UNSPACED}]+)")
 
 
@@ -51,6 +52,33 @@ def words(text: str) -> list[str]:
         if len(found) >= MOST_WORDS:
             break
     return found[:MOST_WORDS]
+
+
+def folded(text: str) -> str:
+    """The part of `text` that it is found by, folded as its words are."""
+    return _folded(text[: MOST_WORDS * 20])
+
+
+def phrase(text: str) -> re.Pattern[str] | None:
+    """What finds the words of `text` in their order in a `folded` one; None when it holds no word.
+
+    Between two words stands anything but another word, so that marks and line ends do not matter.
+    """
+    found = list(_WORD.finditer(folded(text)))
+    if not found:
+        return None
+    pattern = "" if found[0][1] else _NO_WORD_BEFORE
+    for one, following in zip(found, [*found[1:], None], strict=True):
+        pattern += re.escape(one[0])
+        if following is not None:
+            pattern += r"[\W_]*" if one[1] or following[1] else r"[\W_]+"
+    return re.compile(pattern + ("" if found[-1][1] else _NO_WORD_BEHIND))
+
+
+def unspaced(word: str) -> bool:
+    """Whether a word is of a script that is written without spaces."""
+    found = _WORD.match(word)
+    return bool(found and found[1])
 
 
 def _folded(text: str) -> str:

@@ -188,9 +188,25 @@
   /* --- entries that come and go ------------------------------------------------------------------------------ */
 
   let wish = "";
+  let keyed = null; // the object that gets a key, or another name for one, and that name
+
+  // A step of a field's name, as the server writes it.
+  const escaped = (key) => key.replace(/[.%\x00-\x1f\x7f]/g, (char) => `%${char.charCodeAt(0).toString(16).toUpperCase().padStart(2, "0")}`);
 
   document.addEventListener("htmx:configRequest", (event) => {
-    if (event.detail.path.endsWith("/shape")) wish = event.detail.elt.value || "";
+    if (!event.detail.path.endsWith("/shape")) return;
+    wish = event.detail.elt.value || "";
+    const [verb, name] = [wish.split(" ")[0], wish.slice(wish.indexOf(" ") + 1)];
+    if (verb === "new") keyed = [name, named(`new.${name}`).value];
+    else if (verb === "rename") keyed = [name.slice(0, name.lastIndexOf(".")), named(`name.${name}`).value];
+    else keyed = null;
+  });
+
+  // Enter in the name of a key does what the button beside it does.
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.ctrlKey || event.metaKey || event.isComposing || !event.target.matches?.(".free-keys input")) return;
+    event.preventDefault();
+    $("button[name=do]", event.target.closest(".free-keys")).click();
   });
 
   function changedShape() {
@@ -199,7 +215,14 @@
     const groups = all("[data-group]");
     const here = groups.find((group) => group.dataset.group === name);
     const around = groups.filter((group) => name.startsWith(`${group.dataset.group}.`)).pop();
-    if (verb === "add" && here) {
+    const refused = $("#editor .free-keys .has-error input");
+    if (keyed && refused) {
+      refused.focus();
+    } else if (keyed) {
+      const path = `${keyed[0]}.${escaped(keyed[1].trim())}`;
+      const group = groups.find((one) => one.dataset.group === path);
+      (named(path) || (group && $("button, summary", group)))?.focus();
+    } else if (verb === "add" && here) {
       const last = all(":scope > .editing-fields > *", here).pop() || here;
       ($("input:not([type=hidden]), select, textarea", last) || $("button", last))?.focus();
     } else if (verb === "remove" && around) {
@@ -229,6 +252,38 @@
     typedIn(field);
     field.focus();
   });
+
+  /* --- what the guidelines say of a reason -------------------------------------------------------------------------- */
+
+  function tellOf(reason, ...places) {
+    const line = all("[data-guide]").find((one) => one.dataset.guide === reason);
+    for (const place of places.map((name) => $(name)).filter(Boolean)) {
+      place.replaceChildren(...(line ? line.cloneNode(true).childNodes : []));
+    }
+  }
+
+  const chosenReason = () => tellOf(form() && named("reason")?.value, "#guide");
+
+  document.addEventListener("change", (event) => { if (event.target.name === "reason") chosenReason(); });
+  document.addEventListener("focusin", (event) => {
+    const button = event.target.closest?.("[data-choose=reason]");
+    if (button) tellOf(button.dataset.value, "#why-guide");
+  });
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("[data-choose=reason]");
+    if (button) tellOf(button.dataset.value, "#guide", "#why-guide");
+    const link = event.target.closest?.('a[href^="#guideline-"]');
+    const place = link && $(link.hash);
+    if (!place) return;
+    // Without a step in the history: going back must not fetch the page anew under what is typed.
+    event.preventDefault();
+    place.closest("details").open = true;
+    place.tabIndex = -1;
+    place.focus({ preventScroll: true });
+    place.scrollIntoView({ block: "center" });
+  });
+  document.addEventListener("htmx:afterSwap", chosenReason);
+  chosenReason();
 
   /* --- a time of the reader's own day ----------------------------------------------------------------------------- */
 

@@ -435,7 +435,8 @@
     if (event.target !== document.body && event.target.id !== "main") return;
     if (!$("dialog[open]")) $("#main").focus({ preventScroll: true });
     window.scrollTo(0, 0);
-    if (form()) announce(`Next item: ${form().dataset.title}.`);
+    const more = $(".more-like a")?.textContent;
+    if (form()) announce(`Next item: ${form().dataset.title}.${more ? ` ${more}.` : ""}`);
   });
 
   document.addEventListener("htmx:afterSwap", wake);

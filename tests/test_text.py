@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reviewqueue.text import MOST_WORDS, as_text, leaves, pretty_json, tokens, words
+from reviewqueue.text import MOST_WORDS, as_text, folded, leaves, phrase, pretty_json, tokens, words
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,35 @@ from reviewqueue.text import MOST_WORDS, as_text, leaves, pretty_json, tokens, w
 )
 def test_words_are_folded_and_scripts_without_spaces_are_paired(text: str, found: list[str]) -> None:
     assert words(text) == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "text", "there"),
+    [
+        ("left on Monday", "It LEFT, on\nMönday!", True),
+        ("left on mond", "It left on Monday", False),
+        ("eft on", "It left on Monday", False),
+        ("on left", "It left on Monday", False),
+        ("order 17", "order_17", True),
+        ("order 17", "order 1 7", False),
+        ("車を返", "自転車を返品", True),
+        ("転を", "自転車を返品", False),
+        ("abc 車", "自転車abc車", True),
+        (".* (a|b)", "x a, b", True),
+    ],
+)
+def test_a_phrase_is_found_whatever_stands_between_its_words(asked: str, text: str, there: bool) -> None:
+    pattern = phrase(asked)
+    assert pattern is not None
+    assert bool(pattern.search(folded(text))) is there
+
+
+@given(st.text(), st.text())
+def test_a_phrase_is_found_where_it_was_taken_from(before: str, text: str) -> None:
+    pattern = phrase(text)
+    assert (pattern is None) is (words(text) == [])
+    if pattern is not None:
+        assert pattern.search(folded(f"{before}\n{text}\n"))
 
 
 def test_words_end_after_two_thousand() -> None:

@@ -234,21 +234,6 @@ def upgrade() -> None:
     with op.batch_alter_table('api_key', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_api_key_backend_id'), ['backend_id'], unique=False)
 
-    op.create_table('batch',
-    sa.Column('id', sa.String(length=30), nullable=False),
-    sa.Column('person_id', sa.String(length=30), nullable=False),
-    sa.Column('queue_id', sa.String(length=30), nullable=False),
-    sa.Column('reason', sa.String(length=200), nullable=True),
-    sa.Column('cause', sa.String(length=200), nullable=True),
-    sa.Column('note', sa.Text(), nullable=True),
-    sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
-    sa.ForeignKeyConstraint(['person_id'], ['person.id'], name=op.f('fk_batch_person_id')),
-    sa.ForeignKeyConstraint(['queue_id'], ['queue.id'], name=op.f('fk_batch_queue_id')),
-    sa.PrimaryKeyConstraint('id', name=op.f('pk_batch'))
-    )
-    with op.batch_alter_table('batch', schema=None) as batch_op:
-        batch_op.create_index('ix_batch_person', ['person_id', 'created_at'], unique=False)
-
     op.create_table('endpoint',
     sa.Column('backend_id', sa.String(length=30), nullable=False),
     sa.Column('url', sa.Text(), nullable=False),
@@ -363,21 +348,23 @@ def upgrade() -> None:
     with op.batch_alter_table('secret', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_secret_backend_id'), ['backend_id'], unique=False)
 
-    op.create_table('batch_item',
-    sa.Column('batch_id', sa.String(length=30), nullable=False),
-    sa.Column('item_id', sa.String(length=30), nullable=False),
-    sa.Column('place', sa.Integer(), nullable=False),
-    sa.Column('verdict', sa.String(length=16), nullable=False),
-    sa.Column('decision_id', sa.String(length=30), nullable=False),
-    sa.Column('outcome', sa.String(length=16), nullable=True),
-    sa.Column('said', sa.String(length=300), nullable=True),
-    sa.CheckConstraint("outcome IN ('decided', 'left', 'refused', 'undone')", name=op.f('ck_batch_item_outcome')),
-    sa.CheckConstraint("verdict IN ('approve', 'edit', 'reject')", name=op.f('ck_batch_item_verdict')),
-    sa.ForeignKeyConstraint(['batch_id'], ['batch.id'], name=op.f('fk_batch_item_batch_id')),
-    sa.ForeignKeyConstraint(['item_id'], ['item.id'], name=op.f('fk_batch_item_item_id')),
-    sa.PrimaryKeyConstraint('batch_id', 'item_id', name=op.f('pk_batch_item')),
-    sa.UniqueConstraint('batch_id', 'place', name='uq_batch_item_place')
+    op.create_table('batch',
+    sa.Column('id', sa.String(length=30), nullable=False),
+    sa.Column('person_id', sa.String(length=30), nullable=False),
+    sa.Column('queue_id', sa.String(length=30), nullable=False),
+    sa.Column('reason', sa.String(length=200), nullable=True),
+    sa.Column('cause', sa.String(length=200), nullable=True),
+    sa.Column('note', sa.Text(), nullable=True),
+    sa.Column('after_id', sa.String(length=30), nullable=True),
+    sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
+    sa.ForeignKeyConstraint(['after_id'], ['item.id'], name=op.f('fk_batch_after_id')),
+    sa.ForeignKeyConstraint(['person_id'], ['person.id'], name=op.f('fk_batch_person_id')),
+    sa.ForeignKeyConstraint(['queue_id'], ['queue.id'], name=op.f('fk_batch_queue_id')),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_batch'))
     )
+    with op.batch_alter_table('batch', schema=None) as batch_op:
+        batch_op.create_index('ix_batch_person', ['person_id', 'created_at'], unique=False)
+
     op.create_table('decision',
     sa.Column('id', sa.String(length=30), nullable=False),
     sa.Column('item_id', sa.String(length=30), nullable=False),
@@ -480,6 +467,21 @@ def upgrade() -> None:
     with op.batch_alter_table('submission', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_submission_item_id'), ['item_id'], unique=False)
 
+    op.create_table('batch_item',
+    sa.Column('batch_id', sa.String(length=30), nullable=False),
+    sa.Column('item_id', sa.String(length=30), nullable=False),
+    sa.Column('place', sa.Integer(), nullable=False),
+    sa.Column('verdict', sa.String(length=16), nullable=False),
+    sa.Column('decision_id', sa.String(length=30), nullable=False),
+    sa.Column('outcome', sa.String(length=16), nullable=True),
+    sa.Column('said', sa.String(length=300), nullable=True),
+    sa.CheckConstraint("outcome IN ('decided', 'left', 'refused', 'undone')", name=op.f('ck_batch_item_outcome')),
+    sa.CheckConstraint("verdict IN ('approve', 'edit', 'reject')", name=op.f('ck_batch_item_verdict')),
+    sa.ForeignKeyConstraint(['batch_id'], ['batch.id'], name=op.f('fk_batch_item_batch_id')),
+    sa.ForeignKeyConstraint(['item_id'], ['item.id'], name=op.f('fk_batch_item_item_id')),
+    sa.PrimaryKeyConstraint('batch_id', 'item_id', name=op.f('pk_batch_item')),
+    sa.UniqueConstraint('batch_id', 'place', name='uq_batch_item_place')
+    )
     op.create_table('claim',
     sa.Column('token', sa.String(length=64), nullable=False),
     sa.Column('review_id', sa.String(length=30), nullable=False),
@@ -641,6 +643,7 @@ def downgrade() -> None:
         batch_op.drop_index('ix_claim_person')
 
     op.drop_table('claim')
+    op.drop_table('batch_item')
     with op.batch_alter_table('submission', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_submission_item_id'))
 
@@ -662,7 +665,10 @@ def downgrade() -> None:
         batch_op.drop_index('ix_decision_person')
 
     op.drop_table('decision')
-    op.drop_table('batch_item')
+    with op.batch_alter_table('batch', schema=None) as batch_op:
+        batch_op.drop_index('ix_batch_person')
+
+    op.drop_table('batch')
     with op.batch_alter_table('secret', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_secret_backend_id'))
 
@@ -679,10 +685,6 @@ def downgrade() -> None:
 
     op.drop_table('item')
     op.drop_table('endpoint')
-    with op.batch_alter_table('batch', schema=None) as batch_op:
-        batch_op.drop_index('ix_batch_person')
-
-    op.drop_table('batch')
     with op.batch_alter_table('api_key', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_api_key_backend_id'))
 

@@ -55,6 +55,7 @@ class Field:
     help: str = ""
     limits: Mapping[str, Any] = field(default_factory=dict)  # by the schema's word: minimum, maxLength …
     removes: bool = False  # it may be taken out of the output
+    renames: bool = False  # its key may be called otherwise
 
 
 def to_fields(kind: str, schema: Any, output: Any, posted: Mapping[str, str] | None = None) -> list[Field]:

@@ -1,7 +1,7 @@
 """The form of a JSON output as it is drawn: groups in groups, and what can be added to or taken from them.
 
-Entries come and go in the value itself, and the form is drawn anew from what that gives. Must never
-change anything but the one place it was asked to.
+Entries and keys come and go in the value itself, and the form is drawn anew from what that gives. Must
+never change anything but the one place it was asked to.
 """
 
 from __future__ import annotations
@@ -13,9 +13,18 @@ from typing import Any
 
 from reviewqueue.content.fields import Field, field_of, plain_steps
 from reviewqueue.content.places import Place, hint_of, inner_hint, narrowed, places_of, types_of
+from reviewqueue.content.schema import against
 from reviewqueue.errors import Invalid
 
 Path = tuple[str | int, ...]
+
+LONGEST_KEY = 200  # characters
+
+# What a new member can be, in words, and what it begins with.
+_KINDS: dict[str, tuple[str, Any]] = {
+    "text": ("string", ""), "number": ("number", 0), "true or false": ("boolean", False),
+    "null": ("null", None), "list": ("array", []), "object": ("object", {}),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,10 @@ class Missing:
 
 @dataclass(frozen=True)
 class Group:
-    """An object or a list in the form. `adds`: another entry may come; `removes`: it may go itself."""
+    """An object or a list in the form. `adds`: another entry may come; `removes`: it may go itself.
+
+    `kinds`: what a new key, or the first entry of a list, may be; `renames`: its own key may change.
+    """
 
     name: str
     label: str
@@ -36,6 +48,8 @@ class Group:
     parts: tuple[Group | Field | Missing, ...]
     adds: bool = False
     removes: bool = False
+    kinds: tuple[str, ...] = ()
+    renames: bool = False
 
 
 def tree_of(schema: Any, output: Any, typed: Mapping[str, str] | None = None) -> Group | None:
@@ -44,37 +58,108 @@ def tree_of(schema: Any, output: Any, typed: Mapping[str, str] | None = None) ->
     if not places:
         return None
     fields = {path: _field(place, typed or {}) for path, place in places.items()}
-    return _group(schema, output, (), hint_of(schema, schema), fields, False)
+    return _group(schema, output, (), hint_of(schema, schema), fields, (False, False))
 
 
-def reshaped(schema: Any, output: Any, wish: str) -> Any:
-    """`output` with one entry more or less: `add NAME` or `remove NAME`, a name as the form's fields have.
+def reshaped(schema: Any, output: Any, wish: str, key: str = "", kind: str = "") -> Any:
+    """`output` with one entry or key more, less, or of another name; a name as the form's fields have.
 
-    Anything else leaves it as it is; Invalid when there is nothing of that name to add to or remove.
+    `add NAME` (to a list, or what the schema knows; `kind` is that of the first entry of a list), `remove
+    NAME`, `new NAME` (the object gets `key`, of `kind`), `rename NAME` (it is called `key`). Anything else
+    leaves it as it is; Invalid names the field of a key that cannot be, or when there is no such place.
     """
     verb, _, name = wish.partition(" ")
-    if verb not in ("add", "remove"):
+    if verb not in ("add", "remove", "new", "rename"):
         return output
     changed = copy.deepcopy(output)
-    holder, here, steps = changed, hint_of(schema, schema), plain_steps(name)
+    steps = plain_steps(name)
     try:
-        for step in steps[:-1]:
-            here = inner_hint(schema, narrowed(schema, here, holder), _step(holder, step))
-            holder = holder[_step(holder, step)]
-        here = narrowed(schema, here, holder)
-        last = _step(holder, steps[-1]) if steps else None
-        if verb == "remove":
-            del holder[last]
-        elif last is None:
-            changed.append(_another(schema, here, changed))
-        elif isinstance(holder, dict) and last not in holder:
-            holder[last] = blank(schema, inner_hint(schema, here, last))
+        holder, here = _led(schema, changed, steps if verb == "new" else steps[:-1])
+        if verb == "new":
+            _add_key(schema, here, holder, _key(schema, here, holder, key, f"new.{name}"), kind)
+        elif verb == "rename":
+            _rename(schema, here, holder, steps[-1], key, f"name.{name}")
+        elif verb == "remove":
+            del holder[_step(holder, steps[-1])]
         else:
-            inner = holder[last]
-            inner.append(_another(schema, inner_hint(schema, here, last), inner))
+            _add(schema, here, holder, _step(holder, steps[-1]) if steps else None, kind)
     except (LookupError, TypeError, ValueError, AttributeError):
         raise Invalid("There is no such place in the output.", field="output") from None
     return changed
+
+
+def _led(schema: Any, value: Any, steps: list[str]) -> tuple[Any, dict[str, Any]]:
+    """What stands at the end of `steps` inside `value`, and the hint for it."""
+    here = hint_of(schema, schema)
+    for step in steps:
+        here = inner_hint(schema, narrowed(schema, here, value), _step(value, step))
+        value = value[_step(value, step)]
+    return value, narrowed(schema, here, value)
+
+
+def _add(schema: Any, here: dict[str, Any], holder: Any, last: str | int | None, kind: str) -> None:
+    if isinstance(holder, dict) and last is not None and last not in holder:
+        holder[last] = blank(schema, inner_hint(schema, here, last))
+        return
+    entries = holder if last is None else holder[last]
+    inner = here if last is None else inner_hint(schema, here, last)
+    chosen = not entries and kind in _kinds(schema, inner, entries)
+    entries.append(copy.deepcopy(_KINDS[kind][1]) if chosen else _another(schema, inner, entries))
+
+
+def _add_key(schema: Any, here: dict[str, Any], holder: dict[str, Any], key: str, kind: str) -> None:
+    hint = inner_hint(schema, here, key)
+    said = hint.keys() & {"enum", "const", "default", "properties"} or kind not in _fitting(hint)
+    holder[key] = blank(schema, hint) if said else copy.deepcopy(_KINDS[kind][1])
+
+
+def _rename(
+    schema: Any, here: dict[str, Any], holder: dict[str, Any], old: str, key: str, field: str
+) -> None:
+    """Another name for a key, in its place."""
+    if key == old:
+        return
+    new = _key(schema, here, holder, key, field)
+    members = {new if name == old else name: value for name, value in holder.items()}
+    if old not in holder:
+        raise KeyError(old)
+    holder.clear()
+    holder.update(members)
+
+
+def _key(schema: Any, here: dict[str, Any], holder: dict[str, Any], key: str, field: str) -> str:
+    """`key` as the name of a new member of `holder`; Invalid says why it cannot be one."""
+    key = key.strip()
+    if not isinstance(holder, dict) or not _kinds(schema, here, holder):
+        raise TypeError
+    if not key:
+        raise Invalid("Write a name.", field=field)
+    if len(key) > LONGEST_KEY or not key.isprintable():
+        raise Invalid(f"A name is one line of at most {LONGEST_KEY} visible characters.", field=field)
+    if key in holder:
+        raise Invalid("There is a key of this name already.", field=field)
+    if "propertyNames" in here:
+        defined = schema.get("$defs", {}) if isinstance(schema, dict) else {}
+        if against({"$defs": defined, "allOf": [here["propertyNames"]]}, key):
+            raise Invalid("The project's schema does not allow this name.", field=field)
+    return key
+
+
+def _kinds(root: Any, here: dict[str, Any], value: Any) -> tuple[str, ...]:
+    """What a new key of an object, or the first entry of a list, may be; () where the schema says it all."""
+    if isinstance(value, list):
+        return () if value or "items" in here or "prefixItems" in here else tuple(_KINDS)
+    closed = here.get("additionalProperties") is False and not here.get("patternProperties")
+    if closed or here.get("unevaluatedProperties") is False:
+        return ()
+    return _fitting(hint_of(root, here.get("additionalProperties")))
+
+
+def _fitting(hint: dict[str, Any]) -> tuple[str, ...]:
+    """The kinds that a hint allows."""
+    types = types_of(hint)
+    types |= {"number"} if "integer" in types else set()
+    return tuple(word for word, (name, _) in _KINDS.items() if not types or name in types)
 
 
 def blank(root: Any, here: dict[str, Any]) -> Any:
@@ -93,22 +178,25 @@ def blank(root: Any, here: dict[str, Any]) -> Any:
 
 
 def _group(
-    root: Any, value: Any, path: Path, here: dict[str, Any], fields: dict[Path, Field], removes: bool
+    root: Any, value: Any, path: Path, here: dict[str, Any], fields: dict[Path, Field], own: tuple[bool, bool]
 ) -> Group:
+    """The group of `value`; `own` is whether it may go, and be called otherwise."""
     here = narrowed(root, here, value)
     many = isinstance(value, list)
+    kinds = _kinds(root, here, value)
+    known = here["properties"] if not many and isinstance(here.get("properties"), dict) else {}
     steps: list[str | int] = list(range(len(value))) if many else list(value)
     parts: list[Group | Field | Missing] = []
     for step in steps:
         at, inner = (*path, step), inner_hint(root, here, step)
-        goes = len(value) > here.get("minItems", 0) if many else _optional(here, step)
-        draws = isinstance(value[step], dict | list) and (value[step] or _holds(inner))
-        if draws:
-            parts.append(_group(root, value[step], at, inner, fields, goes))
+        goes = len(value) > here.get("minItems", 0) if many else step not in (here.get("required") or ())
+        renames = bool(kinds) and goes and not many and step not in known
+        if _draws(value[step], inner):
+            parts.append(_group(root, value[step], at, inner, fields, (goes, renames)))
         elif at in fields:
-            parts.append(replace(fields[at], label=_label(step, inner), removes=goes))
-    known = here.get("properties") if isinstance(here.get("properties"), dict) else {}
-    for name in () if many else known or {}:
+            label = str(step) if renames else _label(step, inner)
+            parts.append(replace(fields[at], label=label, removes=goes, renames=renames))
+    for name in known:
         if name in value:
             continue
         inner = inner_hint(root, here, name)
@@ -119,7 +207,15 @@ def _group(
             parts.append(replace(fields[at], label=_label(name, inner)))
     name = Place(path, value, True, here, True).name
     adds = many and here.get("items") is not False and len(value) < here.get("maxItems", len(value) + 1)
-    return Group(name, _label(path[-1], here) if path else "", many, tuple(parts), adds, removes)
+    room = many or len(value) < here.get("maxProperties", len(value) + 1)
+    label = "" if not path else str(path[-1]) if own[1] else _label(path[-1], here)
+    return Group(name, label, many, tuple(parts), adds, own[0], kinds if room else (), own[1])
+
+
+def _draws(value: Any, here: dict[str, Any]) -> bool:
+    """Whether a value is drawn as a group: it is an object or a list, and if empty, rightly so."""
+    types, kind = types_of(here), "object" if isinstance(value, dict) else "array"
+    return isinstance(value, dict | list) and (bool(value) or not types or kind in types)
 
 
 def _field(place: Place, typed: Mapping[str, str]) -> Field:
@@ -132,11 +228,6 @@ def _label(step: str | int, here: dict[str, Any]) -> str:
         return str(step + 1)
     title = here.get("title")
     return title if isinstance(title, str) and title.strip() else step
-
-
-def _optional(here: dict[str, Any], step: str | int) -> bool:
-    """Whether a member may go: the schema does not ask for it, or there is no schema to ask."""
-    return bool(here) and step not in (here.get("required") or ())
 
 
 def _holds(here: dict[str, Any]) -> bool:

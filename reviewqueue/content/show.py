@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -46,16 +46,21 @@ def outside_address(address: str) -> str | None:
     return address if _OUTSIDE.fullmatch(address) and not hidden_characters(address) else None
 
 
-def markdown(text: str) -> Markup:
+def markdown(text: str, mark: Callable[[Sequence[Token]], None] | None = None) -> Markup:
     """`text` rendered as CommonMark with tables and strikethrough, through our allow-list.
 
     No images, no raw HTML, no loads. A link stands beside its whole address and goes to our own page
     `/leave?to=…`, which asks first. Too long or too tangled a text comes back as plain text in `<pre>`.
+    `mark` may give what was parsed ids such as `guideline-1`, for links to lead there.
     """
     if len(text) > MAX_MARKDOWN or text.count("[") > MAX_BRACKETS:
         return _preformatted(text)
     try:
-        return Markup(_CLEANER.clean(_PARSER.render(text)))
+        if mark is None:
+            return Markup(_CLEANER.clean(_PARSER.render(text)))
+        tokens = _PARSER.parse(text)
+        mark(tokens)
+        return Markup(_WITH_PLACES.clean(_PARSER.renderer.render(tokens, _PARSER.options, {})))
     except (RecursionError, ValueError):
         return _preformatted(text)
 
@@ -181,23 +186,31 @@ def _parser() -> MarkdownIt:
 
 
 def _only_ours(tag: str, attribute: str, value: str) -> str | None:
+    if attribute == "id":
+        return value if _PLACE.fullmatch(value) else None
     return None if attribute == "href" and not value.startswith("/leave?to=") else value
 
 
+def _cleaner(everywhere: frozenset[str] = frozenset()) -> nh3.Cleaner:
+    return nh3.Cleaner(
+        tags=set(_TAGS.split()),
+        attributes={"*": set(everywhere), "a": {"href"}, "ol": {"start"}, "span": {"title"}},
+        allowed_classes={
+            "a": {"outside"},
+            "p": {"code-info"},
+            "span": {"address", "hidden-char", "hidden-char-quiet", "image-text"},
+            "td": {"align-left", "align-center", "align-right"},
+            "th": {"align-left", "align-center", "align-right"},
+        },
+        attribute_filter=_only_ours,
+        link_rel="noopener noreferrer nofollow",
+        url_schemes=set(),
+    )
+
+
+_PLACE = re.compile(r"guideline-\d{1,3}")
 _TAGS = """a blockquote br code em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong
            table tbody td th thead tr ul"""
 _PARSER = _parser()
-_CLEANER = nh3.Cleaner(
-    tags=set(_TAGS.split()),
-    attributes={"a": {"href"}, "ol": {"start"}, "span": {"title"}},
-    allowed_classes={
-        "a": {"outside"},
-        "p": {"code-info"},
-        "span": {"address", "hidden-char", "hidden-char-quiet", "image-text"},
-        "td": {"align-left", "align-center", "align-right"},
-        "th": {"align-left", "align-center", "align-right"},
-    },
-    attribute_filter=_only_ours,
-    link_rel="noopener noreferrer nofollow",
-    url_schemes=set(),
-)
+_CLEANER = _cleaner()
+_WITH_PLACES = _cleaner(frozenset({"id"}))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import TypeGuard
 
 from flask import Blueprint, Response, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
@@ -17,7 +18,7 @@ from reviewqueue.desk import pages as desk
 from reviewqueue.desk import readable
 from reviewqueue.errors import Invalid
 from reviewqueue.finding import alike, batch, find
-from reviewqueue.models import Item, Project, Queue
+from reviewqueue.models import Item, Project, Queue, Review
 from reviewqueue.people.access import item_for, queue_for
 from reviewqueue.review import queues
 from reviewqueue.web import actor, notice, right, show
@@ -25,7 +26,7 @@ from reviewqueue.web import actor, notice, right, show
 pages = Blueprint("bulk", __name__)
 
 SAMPLE = 5  # of a group, looked at before the rest follows
-DISAGREED = "You did not say the same of all in the sample."
+DISAGREED = "You did not say the same of all."
 
 
 @pages.get("/queues/<project>/<queue>/triage")
@@ -68,11 +69,12 @@ def decide_group(project: str, queue: str, item_id: str) -> AnyResponse:
     try:
         if not said or shown - said.keys():
             raise Invalid("Say of each in the sample whether it is right.", field="verdict")
-        if len(set(said.values())) == 1:
+        first = alike.decided(actor(), item_id)
+        if len({*said.values(), *([first.verdict] if first else [])}) == 1:
             said |= dict.fromkeys(rest, next(iter(said.values())))
         else:
             left = dict.fromkeys(rest, DISAGREED)
-        begun = batch.begin(actor(), found, said, *_why(), left)
+        begun = batch.begin(actor(), found, said, *_why(), left, item_id if _edited(first) else None)
     except Invalid as error:
         return _group(found, item_id, error)
     return _carried_on(begun)
@@ -135,17 +137,34 @@ def _preview(queue: Queue, project_name: str, error: Invalid | None = None) -> R
 
 
 def _group(queue: Queue, item_id: str, error: Invalid | None = None) -> Response:
-    planned = batch.plan(actor(), queue, alike.like(actor(), queue, item_id))
+    first, item = alike.decided(actor(), item_id), item_for(actor(), item_id)
+    ids = alike.like(actor(), queue, item_id)
+    planned = batch.plan(actor(), queue, ids, item_id if _edited(first) else None)
     free = [one.item for one in planned if not one.left]
     project = db.session.get_one(Project, queue.project_id)
     sample = _sample(free, item_id)
     return show(
         "desk/alike.html", status=422 if error else 200, queue=queue, project=project, line=readable.line,
-        item=item_for(actor(), item_id), free=free, left=[one for one in planned if one.left],
+        item=item, free=free, left=[one for one in planned if one.left],
         sample=[(item, readable.readable(item.output, project.kind), readable.readable(item.input))
                 for item in sample],
-        rest=len(free) - len(sample), error=error, faults=_faults(error), form=request.form,
+        rest=len(free) - len(sample), error=error, faults=_faults(error), first=first,
+        correction=readable.changes(project.kind, item.output, first.output) if _edited(first) else None,
+        form=request.form or _as_decided(first, sample),
     )  # fmt: skip
+
+
+def _edited(first: Review | None) -> TypeGuard[Review]:
+    return first is not None and first.verdict == "edit" and first.output is not None
+
+
+def _as_decided(first: Review | None, sample: Sequence[Item]) -> Mapping[str, str | None]:
+    """The form as it begins after one of the group was decided: the others would be decided alike."""
+    if first is None:
+        return {}
+    return {f"verdict.{item.id}": first.verdict for item in sample} | {
+        "reason": first.reason, "cause": first.cause,
+    }  # fmt: skip
 
 
 def _sample(items: Sequence[Item], first: str) -> list[Item]:

@@ -19,6 +19,7 @@ from reviewqueue.desk import form as forms
 from reviewqueue.desk import readable, seen
 from reviewqueue.desk.review_pages import editor_part, lost_page, lost_part, place_of, review_page
 from reviewqueue.errors import Conflict, Fault, Invalid, LeaseLost
+from reviewqueue.finding import alike
 from reviewqueue.ids import new_id
 from reviewqueue.models import Claim, Decision, Project, Queue
 from reviewqueue.people.access import queue_for
@@ -41,7 +42,9 @@ def claim_from(project: str, queue: str) -> AnyResponse:
         return _to_the_desk(full)
     if claimed is not None:
         return redirect(f"/claims/{claimed.token}", 303)
-    return show("desk/nothing.html", **place_of(found), undo=seen.undoable(actor()))
+    return show(
+        "desk/nothing.html", **place_of(found), undo=seen.undoable(actor()), others=alike.others(actor())
+    )
 
 
 @pages.post("/items/<item_id>/claims")
@@ -127,10 +130,11 @@ def changes(token: str) -> AnyResponse:
 @pages.post("/claims/<token>/shape")
 @right("review")
 def reshape(token: str) -> AnyResponse:
-    """The form with an entry of a list or a member of an object more or less; nothing is kept or decided."""
+    """The form with an entry or key more, less, or of another name; nothing is kept or decided."""
     claim, review, item = claims.open_claim(actor(), token)
     project = db.session.get_one(Project, item.project_id)
-    typed, faults = forms.draft_of(request.form) or {}, list[Fault]()
+    typed = (forms.draft_of(request.form) or {}) | forms.keys_of(request.form)
+    faults = list[Fault]()
     try:
         typed = forms.reshape(project, item, typed, request.form.get("do", ""))
     except Invalid as error:
@@ -165,7 +169,7 @@ def decide(token: str) -> AnyResponse:
     ahead = form.get("ahead", "")
     if ahead and turns.begin(actor(), ahead):
         # The browser has that page already: only what has changed since goes there.
-        answer = show("desk/_undo.html", undo=seen.undoable(actor()))
+        answer = show("desk/_undo.html", undo=seen.undoable(actor()), others=alike.others(actor()))
         answer.headers["X-Next-Claim"] = answer.headers["HX-Push-Url"] = f"/claims/{ahead}"
         return answer
     return _next(queue_id)

@@ -24,6 +24,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 SNOOZES = (("+30m", "30 minutes"), ("+1h", "1 hour"), ("+4h", "4 hours"), ("+1d", "1 day"), ("+3d", "3 days"),
            ("+7d", "1 week"))  # fmt: skip
 REMARKS = ("reason", "cause", "note")
+KEYS = ("new.", "kind.", "name.")  # fields for a key that comes or is called otherwise: never part of a draft
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Form:
     note: str
     faults: Mapping[str, str] = field(default_factory=dict)  # by the name of the field
     elsewhere: Sequence[str] = ()  # faults of places that have no field
+    keys: Mapping[str, str] = field(default_factory=dict)  # what was typed for keys that could not be
 
 
 def fill(
@@ -63,11 +65,11 @@ def fill(
     named = {one.name for one in fields} | set(REMARKS) | {"output", "verdict"}
     by_field: dict[str, str] = {}
     for fault in faults:
-        if fault["pointer"] in named:
+        if fault["pointer"] in named or fault["pointer"].startswith(KEYS):
             by_field.setdefault(fault["pointer"], fault["message"])
     return Form(
         fields=fields,
-        tree=tree_of(project.schema, base, typed) if beside else None,
+        tree=tree_of(_schema(project), base, typed) if beside else None,
         shape=None if same(base, item.output) else pretty,
         raw=raw if beside else None,
         raw_changed=beside and raw != pretty,
@@ -79,16 +81,27 @@ def fill(
         elsewhere=[
             f"{fault['pointer'].removeprefix('output').lstrip('.')}: {fault['message']}"
             for fault in faults
-            if fault["pointer"] not in named
+            if fault["pointer"] not in named and not fault["pointer"].startswith(KEYS)
         ],
+        keys={name: text for name, text in plain.items() if name.startswith(KEYS)},
     )
 
 
 def reshape(project: Project, item: Item, typed: Mapping[str, str], wish: str) -> dict[str, str]:
-    """What was `typed`, with one entry of the output more or less (`add NAME`, `remove NAME`)."""
-    output = reshaped(project.schema, output_of(project, item, typed), wish)
+    """What was `typed`, with one entry or key more, less, or of another name (see `reshaped`)."""
+    verb, _, name = wish.partition(" ")
+    key, kind = (
+        typed.get(f"{'name' if verb == 'rename' else 'new'}.{name}", ""),
+        typed.get(f"kind.{name}", ""),
+    )
+    output = reshaped(_schema(project), output_of(project, item, typed), wish, key, kind)
     kept = {name: text for name, text in typed.items() if name in REMARKS}
     return kept | {SHAPE: pretty_json(output)}
+
+
+def keys_of(form: Mapping[str, str]) -> dict[str, str]:
+    """What was typed for keys that come or are called otherwise."""
+    return {name: form[name] for name in form if name.startswith(KEYS)}
 
 
 def draft_of(form: Mapping[str, str]) -> dict[str, str] | None:
@@ -147,6 +160,14 @@ def until_of(text: str, zone: str = "") -> datetime | None:
         return moment
     west = int(zone) if re.fullmatch(r"-?\d{1,3}", zone, re.ASCII) else 0
     return moment.replace(tzinfo=UTC) + timedelta(minutes=west)
+
+
+def _schema(project: Project) -> Any:
+    """What the form is drawn by: a call has a name and arguments, whatever its schema leaves open."""
+    if project.kind != "tool_call":
+        return project.schema
+    whole = {"required": ["name", "arguments"], "additionalProperties": False}
+    return {**(project.schema if isinstance(project.schema, dict) else {}), **whole}
 
 
 def _is_output(name: str) -> bool:

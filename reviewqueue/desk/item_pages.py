@@ -12,6 +12,7 @@ from flask import Blueprint, Response, redirect, request
 from sqlalchemy import select
 from werkzeug.wrappers import Response as AnyResponse
 
+from reviewqueue.content.guidance import guided
 from reviewqueue.content.show import plain
 from reviewqueue.db import db
 from reviewqueue.desk import form as forms
@@ -85,6 +86,7 @@ def _page(
         sent=sent, told=told,
         learned=seen.learned(item) if may(actor(), "read_examples") and trail.told else [],
         comments=comments, names=people_of(people), queues={row.id: row.name for row in queues},
+        guides=guided(project.guidelines, tuple(project.reasons)).told,
         overridable=may(actor(), "override") and item.status in OVERRIDABLE,
         form=forms.fill(project, item, typed, faults), refused=bool(faults), decision_id=new_id("dec"),
         verdict=request.form.get("verdict", ""), undo=seen.undoable(actor()),

@@ -78,6 +78,7 @@ def waiting(project: str, queue: str) -> Response:
         more_like=alike.more_like(found, [row.item.number for row in listed.rows]),
         views=views.views_of(actor(), found), saved=lists.address_of("", given)[1:],
         unlisted=catalogue.unlisted() if narrowed else 0, undo=seen.undoable(actor()),
+        others=alike.others(actor()),
     )  # fmt: skip
 
 

@@ -14,14 +14,16 @@ from flask import Response, request
 from sqlalchemy import select
 
 from reviewqueue.content.fields import to_fields
+from reviewqueue.content.guidance import guided
 from reviewqueue.content.hidden import hidden_characters
-from reviewqueue.content.show import as_text, markdown, plain
+from reviewqueue.content.show import as_text, plain
 from reviewqueue.db import db, now
 from reviewqueue.desk import form as forms
 from reviewqueue.desk import readable, seen
 from reviewqueue.desk.care import care
 from reviewqueue.desk.support import support
 from reviewqueue.errors import Fault, Invalid
+from reviewqueue.finding import alike
 from reviewqueue.ids import new_id
 from reviewqueue.models import Claim, Item, Project, Queue, Review
 from reviewqueue.people.access import people_of
@@ -60,11 +62,11 @@ def review_page(
         claim=claim, review=review, item=item, project=project, queue=queue,
         decision_id=request.form.get("decision_id") or new_id("dec"),
         form=form, restored=restored, draft_at=claim.draft_at,
-        priority=RANKS[review.rank], why=seen.why(item, review.purpose),
+        priority=RANKS[review.rank], why=seen.why(item, review.purpose), others=alike.others(actor()),
         output=readable.readable(item.output, project.kind), asked=readable.readable(item.input),
         led=led, passages=readable.passages(context, supported.texts), support=supported,
         alternatives=readable.alternatives(item.output, item.samples),
-        changes=_changed(project, item, typed), guidelines=markdown(project.guidelines),
+        changes=_changed(project, item, typed), guidelines=guided(project.guidelines, tuple(project.reasons)),
         trace=readable.leads_to((item.trace or {}).get("url")),
         hints=hints, plain=plain, given=given, names=people_of(one.given_by for one in given),
         said=[readable.changes(project.kind, item.output, one.output) if one.output is not None else None

@@ -6,6 +6,7 @@ must never be able to ask for what would tell how an output was routed or what o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,6 +53,7 @@ class Question:
 
     item: str | None  # an item's own id
     words: Sequence[str]
+    phrases: Sequence[re.Pattern[str]]  # of these words
     equal: Mapping[str, int]  # columns of Card
     flag: int | None
     ranges: Sequence[ColumnElement[bool]]  # of Card, beside `equal`
@@ -68,14 +70,14 @@ def question(given: Mapping[str, str]) -> Question:
     """What the filters `given` ask for; Invalid names the one that makes no sense."""
     text = given.get("text", "")
     item = text if is_id("itm", text) else None
-    asked = [] if item else words.asked(text)
-    if text and not item and not asked:
+    asked = words.Asked() if item else words.asked(text)
+    if text and not item and not asked.words:
         raise Invalid("Write a word to look for, or an item's id.", field="text")
     equal, unknown = _equal(given)
     flag = code_of("flag", given["flag"]) if "flag" in given else None
     nothing = unknown or ("flag" in given and flag is None)
     begun = _ago(given, "within"), _ago(given, "age")
-    return Question(item, asked, equal, flag, _ranges(given, begun), begun, nothing)
+    return Question(item, asked.words, asked.phrases, equal, flag, _ranges(given, begun), begun, nothing)
 
 
 def names(actor: Actor, *, of_queue: bool) -> tuple[str, ...]:

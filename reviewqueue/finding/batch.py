@@ -1,8 +1,8 @@
 """Many items decided at once: what would happen, then each through the verbs that decide one.
 
 Every item is claimed and decided on its own, so that fences, ledger and callbacks hold. What two people must
-see, what carries a high risk and a sample of the rest is left alone. Must never tell a control review from
-any other: they hide in that sample.
+see, what carries a high risk and a sample of the rest is left alone; a correction is given to the very same
+output alone. Must never tell a control review from any other: they hide in that sample.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select, update
 
+from reviewqueue.content.diff import same
 from reviewqueue.db import db, now, transaction
 from reviewqueue.errors import AlreadyDecided, Conflict, Invalid, Missing, Refusal
+from reviewqueue.finding import alike
 from reviewqueue.ids import new_id
-from reviewqueue.models import Batch, BatchItem, Decision, Item, Policy, Project, Queue, Review
+from reviewqueue.models import Batch, BatchItem, Claim, Decision, Item, Policy, Project, Queue, Review
 from reviewqueue.people.access import ADJUDICATION, Actor, people_of, require, visible_queues
 from reviewqueue.review import decide as decisions
 from reviewqueue.review.claim import claim_item, release
@@ -32,6 +34,9 @@ ONE_IN = 10  # of the others, chosen by lot, is looked at one by one
 
 ALONE = "Looked at one by one: it needs two people, or belongs to the one in ten that always are."
 RISKY = "Its risk is high."
+BEGUN = "You have begun to write about it."
+OTHER = "Its output is not the very same."
+NO_CORRECTION = "The correction was taken back."
 GONE = "It does not wait here any more."
 
 
@@ -53,13 +58,19 @@ class Told:
     seconds: int
 
 
-def plan(actor: Actor, queue: Queue, item_ids: Sequence[str]) -> list[Planned]:
-    """What would happen to these items, in their order; Missing when the queue is not theirs."""
+def plan(actor: Actor, queue: Queue, item_ids: Sequence[str], after_id: str | None = None) -> list[Planned]:
+    """What would happen to these items, in their order; Missing when the queue is not theirs.
+
+    With `after_id`, only those with the very same output as that item can be decided.
+    """
     _check(actor, queue)
     ids = list(dict.fromkeys(item_ids))[:MOST]
     items = {item.id: item for item in db.session.scalars(select(Item).where(Item.id.in_(ids)))}
     here = [items[id_] for id_ in ids if id_ in items and items[id_].project_id == queue.project_id]
     why = _left(actor, queue, here)
+    if after_id is not None:
+        output = db.session.scalar(select(Item.output).where(Item.id == after_id))
+        why = {item.id: OTHER for item in here if not same(item.output, output)} | why
     return [Planned(item, why.get(item.id)) for item in here]
 
 
@@ -71,16 +82,19 @@ def begin(
     cause: str | None = None,
     note: str | None = None,
     left: Mapping[str, str] | None = None,
+    after_id: str | None = None,
 ) -> str:
     """Write down a batch with a verdict for each item, and return its id; nothing is decided yet.
 
-    Items in `left` are in it with the reason why they are left alone. Invalid names a wrong field.
+    Items in `left` are in it with the reason why they are left alone; `after_id` is the item whose
+    correction by the actor the edits are. Invalid names a wrong field.
     """
     require(actor, "review")
-    planned = plan(actor, queue, [*verdicts, *(left or ())])
+    planned = plan(actor, queue, [*verdicts, *(left or ())], after_id)
     project = db.session.get_one(Project, queue.project_id)
     remark = clean(note, "note")
-    _check_words(project, set(verdicts.values()), reason, cause)
+    edits = after_id is not None and alike.correction(actor, after_id) is not None
+    _check_words(project, set(verdicts.values()), reason, cause, edits=edits)
     if not planned:
         raise Invalid("Mark some items first.", field="item")
     batch_id = new_id("bat")
@@ -88,7 +102,7 @@ def begin(
         session.add(
             Batch(
                 id=batch_id, person_id=actor.id, queue_id=queue.id, reason=reason or None,
-                cause=cause or None, note=remark, created_at=now(),
+                cause=cause or None, note=remark, after_id=after_id if edits else None, created_at=now(),
             )
         )  # fmt: skip
         session.flush()
@@ -178,10 +192,14 @@ def _decide_one(actor: Actor, queue: Queue, batch: Batch, row: BatchItem) -> tup
     if why := _left(actor, queue, [item]).get(item.id):
         return "left", why
     reason, cause = (batch.reason, batch.cause) if verdict != "approve" else (None, None)
-    token, note = None, batch.note
+    token, note, output = None, batch.note, None
+    if verdict == "edit":
+        output = alike.correction(actor, batch.after_id or "")
+        if output is None:
+            return "left", NO_CORRECTION
     try:
         token = claim_item(actor, item.id).token
-        decisions.decide(actor, token, decision_id, verdict, None, reason, cause, note)
+        decisions.decide(actor, token, decision_id, verdict, output, reason, cause, note)
     except AlreadyDecided as refused:
         return "left", refused.message
     except Refusal as refused:
@@ -199,17 +217,33 @@ def _left(actor: Actor, queue: Queue, items: Sequence[Item]) -> dict[str, str]:
         seats[review.item_id].append(review)
     risks = _risks({(item.project_id, item.policy_version) for item in items})
     names = people_of(review.claimed_by for reviews in seats.values() for review in reviews)
+    begun = _begun(actor, [review for reviews in seats.values() for review in reviews])
     why: dict[str, str] = {}
     for item in items:
         risk = risks[item.project_id, item.policy_version]
-        reason = _why_left(actor, queue, item, seats[item.id], risk, names)
+        reason = _why_left(actor, queue, item, seats[item.id], risk, names, begun)
         if reason:
             why[item.id] = reason
     return why
 
 
+def _begun(actor: Actor, seats: Sequence[Review]) -> set[str]:
+    """The tokens of the actor's claims on these in which something was typed."""
+    mine = [seat.claim_token for seat in seats if seat.claimed_by == actor.id]
+    if not mine:
+        return set()
+    claims = db.session.execute(select(Claim.token, Claim.draft).where(Claim.token.in_(mine)))
+    return {claim.token for claim in claims if claim.draft is not None}
+
+
 def _why_left(
-    actor: Actor, queue: Queue, item: Item, seats: Sequence[Review], risk: float, names: Mapping[str, str]
+    actor: Actor,
+    queue: Queue,
+    item: Item,
+    seats: Sequence[Review],
+    risk: float,
+    names: Mapping[str, str],
+    begun: set[str],
 ) -> str | None:
     here = [seat for seat in seats if seat.state == "wanted" and seat.queue_id == queue.id]
     if not here:
@@ -217,7 +251,10 @@ def _why_left(
     held = [seat for seat in here if seat.lease_expires_at is not None and seat.lease_expires_at > now()]
     if held:
         holder = held[0].claimed_by
-        return "You hold it." if holder == actor.id else f"{names.get(holder or '', 'Somebody')} has it."
+        if holder != actor.id:
+            return f"{names.get(holder or '', 'Somebody')} has it."
+        if held[0].claim_token in begun:
+            return BEGUN
     if item.risk is not None and item.risk > risk:
         return RISKY
     of_round = [seat for seat in seats if seat.round == item.round and seat.state in ("wanted", "given")]
@@ -251,10 +288,12 @@ def _check(actor: Actor, queue: Queue) -> None:
         raise Conflict("What reviewers did not agree on is judged one by one.", "not_in_bulk")
 
 
-def _check_words(project: Project, verdicts: set[str], reason: str | None, cause: str | None) -> None:
-    if not verdicts or verdicts - set(IN_BULK):
+def _check_words(
+    project: Project, verdicts: set[str], reason: str | None, cause: str | None, *, edits: bool
+) -> None:
+    if not verdicts or verdicts - {*IN_BULK, *(("edit",) if edits else ())}:
         raise Invalid("Choose approve or reject.", field="verdict")
-    if "reject" in verdicts and reason not in project.reasons:
+    if verdicts & {"reject", "edit"} and reason not in project.reasons:
         raise Invalid("Choose a reason.", field="reason")
     if cause and cause not in project.causes:
         raise Invalid("Choose a cause from the project's list.", field="cause")

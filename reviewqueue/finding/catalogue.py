@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Insert, exists, func, select, update
+from sqlalchemy import Insert, Row, exists, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -40,11 +40,11 @@ class _Drawer:
     """What is known of a batch of items before it is written."""
 
     mark: int  # how far the ledger had been read when the items were
-    items: Sequence[Item] = ()
+    items: Sequence[Any] = ()  # items, or rows of them
     seen: int | None = None  # up to which entry it is read with these items; None: no further
-    decisions: dict[str, Decision] = field(default_factory=dict)
-    given: dict[str, list[Review]] = field(default_factory=lambda: defaultdict(list))
-    wanted: dict[str, list[Review]] = field(default_factory=lambda: defaultdict(list))
+    decisions: dict[str, Row[Any]] = field(default_factory=dict)
+    given: dict[str, list[Row[Any]]] = field(default_factory=lambda: defaultdict(list))
+    wanted: dict[str, list[Row[Any]]] = field(default_factory=lambda: defaultdict(list))
 
 
 def index_due(seconds: float = WORKING) -> int:
@@ -130,11 +130,16 @@ def _mark() -> int:
 def _filled(drawer: _Drawer) -> _Drawer:
     ids = [item.id for item in drawer.items]
     in_force = (Decision.item_id.in_(ids), Decision.undone_at.is_(None), Decision.superseded_at.is_(None))
-    for decision in db.session.scalars(select(Decision).where(*in_force)):
+    decisions = select(
+        Decision.item_id, Decision.verdict, Decision.reason, Decision.cause, Decision.decided_by,
+        Decision.note, Decision.output, Decision.edited,
+    )  # fmt: skip
+    reviews = select(
+        Review.item_id, Review.state, Review.queue_id, Review.due_at, Review.note, Review.output
+    ).where(Review.item_id.in_(ids), Review.state.in_(("given", "wanted")))
+    for decision in db.session.execute(decisions.where(*in_force)):
         drawer.decisions[decision.item_id] = decision
-    for review in db.session.scalars(
-        select(Review).where(Review.item_id.in_(ids), Review.state.in_(("given", "wanted")))
-    ):
+    for review in db.session.execute(reviews):
         side = drawer.wanted if review.state == "wanted" else drawer.given
         side[review.item_id].append(review)
     return drawer
@@ -149,7 +154,9 @@ def _write(drawer: _Drawer) -> int:
         cards.append(card)
         more = [f"flag_{codes['flag', flag]}" for flag in _flags(item)]
         more += {f"waits_{codes['queue', review.queue_id]}" for review in drawer.wanted[item.id]}
-        bags[item.number] = words.bag(_submitted(item), _said(drawer, item), [*facts(card), *more])
+        bags[item.number] = words.bag(
+            "\n".join(_submitted(item)), "\n".join(_said(drawer, item)), [*facts(card), *more]
+        )
     with transaction() as session:
         if not _still(session, drawer.mark):
             return 0  # another job has come further, and knows newer things of these items
@@ -231,20 +238,28 @@ def _flags(item: Item) -> list[str]:
     return [flag[:400] for flag in dict.fromkeys(item.risk_flags or ()) if isinstance(flag, str) and flag]
 
 
-def _submitted(item: Item) -> str:
-    parts = (item.external_id, item.output, item.input)
-    return "\n".join(as_text(part) for part in parts if part is not None)
+def texts_of(numbers: Sequence[int], *, said: bool) -> Iterator[tuple[int, list[str]]]:
+    """The number of each of these items and the texts it is found by; with `said`, also what people said."""
+    texts = select(Item.id, Item.number, Item.external_id, Item.output, Item.input)
+    items = db.session.execute(texts.where(Item.number.in_(numbers))).all()
+    drawer = _filled(_Drawer(0, items)) if said else None
+    for item in items:
+        yield item.number, [*_submitted(item), *(_said(drawer, item) if drawer else ())]
 
 
-def _said(drawer: _Drawer, item: Item) -> str:
+def _submitted(item: Item | Row[Any]) -> list[str]:
+    return [as_text(part) for part in (item.external_id, item.output, item.input) if part is not None]
+
+
+def _said(drawer: _Drawer, item: Item | Row[Any]) -> list[str]:
     """Corrections and notes. While a review is open they sway nobody: they are left out."""
     if drawer.wanted[item.id]:
-        return ""
+        return []
     decision = drawer.decisions.get(item.id)
     told: list[Any] = [decision.note, decision.output if decision.edited else None] if decision else []
     for review in drawer.given[item.id]:
         told += [review.note, review.output]
-    return "\n".join(dict.fromkeys(as_text(part) for part in told if part is not None))
+    return list(dict.fromkeys(as_text(part) for part in told if part is not None))
 
 
 def _codes(drawer: _Drawer) -> dict[tuple[str, str], int]:

@@ -17,14 +17,16 @@ from reviewqueue.db import db
 from reviewqueue.errors import Invalid
 from reviewqueue.finding import words
 from reviewqueue.finding.asked import CLAIMED, OF_CATALOGUE, OVERSEEN, Question, code_of, hours, question
-from reviewqueue.finding.catalogue import LOOK_BACK, facts
+from reviewqueue.finding.catalogue import LOOK_BACK, facts, texts_of
 from reviewqueue.models import Card, Decision, Item, Project, Queue, Review
 from reviewqueue.people.access import Actor, require
 from reviewqueue.review.queues import Filters
+from reviewqueue.text import folded
 
 PAGE = 50
 COUNTED = 1_000  # beyond this a list has "1,000+"
 FEW = 2_000  # matches that are looked up one by one
+READ = 1_000  # of those that hold the words of a phrase, the newest are read for it
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def within(asked: Question, queue: Queue) -> list[ColumnElement[bool]]:
     told = [*asked.ranges]
     if asked.words or asked.equal or asked.flag:
         matching = _matching(asked, f"waits_{code_of('queue', queue.id) or 0}", said=False)
-        few = _few(matching)
+        few = _few(matching, asked, said=False)
         if few is not None:
             only.append(Review.item_number.in_(few))
         elif asked.words or asked.flag:
@@ -119,7 +121,7 @@ def _numbers(asked: Question) -> Select[Any]:
         return select(Card.number).where(*asked.ranges, *near)
     index_number = words.index()[1]
     matching = _matching(asked, said=True).where(*_near(asked, index_number))
-    few = _few(matching)
+    few = _few(matching, asked, said=True)
     if few is not None:
         return select(Card.number).where(Card.number.in_(few), *asked.ranges)
     if not (asked.words or asked.flag):
@@ -161,10 +163,21 @@ def _matching(asked: Question, *more: str, said: bool) -> Select[int]:
     return select(number).select_from(index).where(held)
 
 
-def _few(matching: Select[int]) -> Sequence[int] | None:
-    """The matches when they are few; None when they are many, so that one soon comes by a page of them."""
+def _few(matching: Select[int], asked: Question, *, said: bool) -> Sequence[int] | None:
+    """The matches when they are few; None when they are many, so that one soon comes by a page of them.
+
+    A phrase is looked for in the texts themselves, those of the newest that hold its words.
+    """
+    if asked.phrases:
+        newest = db.session.scalars(matching.order_by(words.index()[1].desc()).limit(READ)).all()
+        return [number for number, texts in texts_of(newest, said=said) if _in_order(asked, texts)]
     found = db.session.scalars(matching.limit(FEW + 1)).all()
     return found if len(found) <= FEW else None
+
+
+def _in_order(asked: Question, texts: Sequence[str]) -> bool:
+    read = [folded(text) for text in texts]
+    return all(any(phrase.search(text) for text in read) for phrase in asked.phrases)
 
 
 def _same(asked: Question) -> list[ColumnElement[bool]]:

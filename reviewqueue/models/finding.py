@@ -99,6 +99,7 @@ class Batch(Base):
     reason: Mapped[str | None] = mapped_column(String(200))
     cause: Mapped[str | None] = mapped_column(String(200))
     note: Mapped[str | None] = mapped_column(Text)
+    after_id: Mapped[str | None] = mapped_column(ForeignKey("item.id"))  # its correction is given to the rest
     created_at: Mapped[datetime]
 
 

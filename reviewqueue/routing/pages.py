@@ -12,7 +12,8 @@ from sqlalchemy import select
 from werkzeug.wrappers import Response
 
 from reviewqueue import lists, web
-from reviewqueue.content.show import markdown, plain, pretty_json
+from reviewqueue.content.guidance import guided
+from reviewqueue.content.show import plain, pretty_json
 from reviewqueue.db import db
 from reviewqueue.errors import Invalid
 from reviewqueue.models import Policy, Queue
@@ -52,7 +53,7 @@ def policy(project: str) -> Response:
     return web.show(
         "routing/policy.html",
         project=found,
-        guidelines=markdown(found.guidelines) if found.guidelines else None,
+        guidelines=guided(found.guidelines, tuple(found.reasons)),
         schema=plain(pretty_json(found.schema)) if found.schema else None,
         words=telling.policy_in_words(body),
         rules=[(rule, telling.rule_in_words(rule)) for rule in body.rules],

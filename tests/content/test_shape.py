@@ -113,6 +113,79 @@ def test_a_place_that_is_not_there_is_refused(wish: str) -> None:
         reshaped(INVOICE, OUTPUT, wish)
 
 
+OPEN = {
+    "type": "object",
+    "required": ["id"],
+    "propertyNames": {"pattern": "^[a-z]"},
+    "properties": {
+        "id": {"type": "integer"},
+        "prices": {"type": "object", "additionalProperties": {"type": "number", "title": "Price"}},
+        "shut": {"type": "object", "additionalProperties": False, "properties": {"a": {"type": "string"}}},
+    },
+}
+FREE = {"id": 1, "prices": {"de": 2.5}, "shut": {"a": "x"}, "extra": {"deep": [1]}, "empty": {}, "none": []}
+
+
+def test_keys_that_no_schema_names_may_come_go_and_be_renamed() -> None:
+    tree = tree_of(OPEN, FREE)
+    assert tree is not None
+    parts = drawn(tree)
+    assert parts["output"].kinds == ("text", "number", "true or false", "null", "list", "object")
+    assert parts["output.prices"].kinds == ("number",)
+    assert parts["output.shut"].kinds == ()
+    assert (parts["output.prices.de"].renames, parts["output.prices.de"].label) == (True, "de")
+    assert [parts[f"output.{name}"].renames for name in ("id", "prices", "extra", "empty", "none")] == [
+        False, False, True, True, True,
+    ]  # fmt: skip
+    assert not parts["output.id"].removes
+    assert parts["output.extra"].removes
+    assert parts["output.none"].kinds, "the first entry of a list chooses its kind"
+    renamed = reshaped(OPEN, FREE, "rename output.extra", " more ")
+    assert list(renamed) == ["id", "prices", "shut", "more", "empty", "none"], "in its place"
+    assert renamed["more"] == FREE["extra"]
+    assert reshaped(OPEN, FREE, "rename output.extra", "extra") == FREE
+    assert "extra" not in reshaped(OPEN, FREE, "remove output.extra")
+    assert reshaped(OPEN, FREE, "add output.none", kind="object")["none"] == [{}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("text", ""), ("number", 0), ("true or false", False), ("null", None), ("list", []), ("object", {})],
+)
+def test_a_new_key_has_the_kind_that_was_chosen(kind: str, value: Any) -> None:
+    more = reshaped(None, {"a": {"b": 1}}, "new output.a", "x.% y", kind)
+    assert json.dumps(more) == json.dumps({"a": {"b": 1, "x.% y": value}})
+    tree = tree_of(None, more)
+    assert tree is not None
+    part = drawn(tree)["output.a.x%2E%25 y"]
+    types = {"text": "string", "number": "number", "true or false": "boolean", "null": "null"}
+    assert part.type == types[kind] if kind in types else isinstance(part, Group)
+
+
+def test_a_new_key_is_what_the_schema_says_of_it() -> None:
+    assert reshaped(OPEN, FREE, "new output.prices", "fr", "text")["prices"] == {"de": 2.5, "fr": 0}
+    assert reshaped(OPEN, {"id": 1}, "new output", "shut", "number")["shut"] == {}
+    chosen = {"additionalProperties": {"enum": ["yes", "no"]}}
+    assert reshaped(chosen, {"a": "no"}, "new output", "b", "text") == {"a": "no", "b": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("wish", "key", "pointer"),
+    [
+        ("new output", "id", "new.output"), ("new output", " ", "new.output"),
+        ("new output", "9a", "new.output"), ("new output", "a\u202eb", "new.output"),
+        ("new output", "a" * 201, "new.output"), ("rename output.extra", "id", "name.output.extra"),
+        ("rename output.extra", "", "name.output.extra"), ("new output.shut", "b", "output"),
+        ("new output.none", "b", "output"), ("rename output.nothing", "b", "output"),
+        ("rename output.none.0", "b", "output"), ("new output.id", "b", "output"),
+    ],
+)  # fmt: skip
+def test_a_key_that_cannot_be_is_refused_at_its_field(wish: str, key: str, pointer: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        reshaped(OPEN, FREE, wish, key, "text")
+    assert [fault["pointer"] for fault in refused.value.errors] == [pointer]
+
+
 def test_arguments_are_typed_by_the_tool_that_is_called() -> None:
     places = {place.name: place for place in places_of(CALL, {"name": "refund", "arguments": {"amount": 3}})}
     assert places["output.arguments.amount"].type == "integer"

@@ -593,3 +593,52 @@ def test_decide_a_form_sent_before_with_other_content_shows_the_text(client: Any
     assert answer.status_code == 409
     assert "My text" in answer.text
     assert form_of(ada.get(following).text)["output"] == "My text"
+
+
+def test_what_the_guidelines_say_of_a_reason_is_linked_without_script(client: Any, make: Any) -> None:
+    project = make.project(guidelines="*tone*: curt & blaming.", reasons=["format", "tone"])
+    item, ada = make.item(project), client(make.person("ada"))
+    address = claimed(ada)
+    page = ada.get(address).text
+    assert '<em id="guideline-2">' in page
+    assert re.search(r'data-guide="tone">.*curt &amp; blaming\..*href="#guideline-2"', page)
+    decided(ada, address, "reject", reason="tone")
+    link = '<a href="/policies/support-replies#guideline-2">tone</a>'
+    assert link in ada.get(f"/items/{item.id}").text
+    assert '<em id="guideline-2">' in ada.get("/policies/support-replies").text
+
+
+def test_a_free_key_comes_and_is_renamed_without_script(client: Any, make: Any) -> None:
+    item, ada = make.item(make.project(kind="json"), output={"total": 12.5}), client(make.person("ada"))
+    address = claimed(ada)
+    form = form_of(ada.get(address).text)
+    typed = form | {"output.total": "13", "new.output": "total", "kind.output": "list", "do": "new output"}
+    page = ada.post(f"{address}/shape", data=typed).text
+    assert "There is a key of this name already." in page
+    form = form_of(page)
+    assert (form["new.output"], form["kind.output"], form["output.total"]) == ("total", "list", "13")
+    page = ada.post(f"{address}/shape", data=form | {"new.output": "<b>", "do": "new output"}).text
+    assert "<b>" not in page
+    form = form_of(page)
+    page = ada.post(
+        f"{address}/shape", data=form | {"kind.output.<b>": "number", "do": "add output.<b>"}
+    ).text
+    form = form_of(page) | {"output.<b>.0": "7", "name.output.<b>": "tax", "do": "rename output.<b>"}
+    form = form_of(ada.post(f"{address}/shape", data=form).text)
+    assert form["output.tax.0"] == "7"
+    sent = form | {"verdict": "edit", "reason": "format"}
+    assert ada.post(f"{address}/decision", data=sent).status_code == 303
+    output = db.session.scalars(select(Decision.output).where(Decision.item_id == item.id)).one()
+    assert output == {"total": 13.0, "tax": [7]}
+
+
+def test_a_call_keeps_its_name_and_arguments(client: Any, make: Any) -> None:
+    make.item(make.project(kind="tool_call"))
+    ada = client(make.person("ada"))
+    address = claimed(ada)
+    page = ada.get(address).text
+    assert 'value="new output.arguments"' in page
+    assert 'value="new output"' not in page
+    assert "remove output.arguments" not in page.replace("remove output.arguments.", "")
+    form = form_of(page) | {"new.output": "extra", "do": "new output"}
+    assert "There is no such place" in ada.post(f"{address}/shape", data=form).text

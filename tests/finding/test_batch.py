@@ -13,7 +13,8 @@ from reviewqueue.errors import Conflict, Forbidden, Invalid, Missing
 from reviewqueue.finding import alike, batch, catalogue
 from reviewqueue.ledger.verify import verify
 from reviewqueue.models import BatchItem, Decision, Delivery, Item, Queue, Review
-from reviewqueue.review.claim import claim_item
+from reviewqueue.review.claim import claim_item, renew
+from reviewqueue.review.decide import undo
 from reviewqueue.review.queues import holding
 
 
@@ -86,13 +87,14 @@ def test_what_is_left_alone_says_why(make: Any) -> None:
     gone, elsewhere = make.item(project), make.item(make.project("elsewhere"))
     assert control.status == "released"
     claim_item(cleo, held.id)
-    claim_item(ada, mine.id)
+    renew(ada, claim_item(ada, mine.id).token, {"note": "hm"})
+    claim_item(ada, plain.id)
     make.decide(cleo, gone, "approve")
     everything = [plain, two, risky, control, held, mine, gone, elsewhere]
     told = {one.item.id: one.left for one in batch.plan(ada, queue, [item.id for item in everything])}
     assert told == {
         plain.id: None, two.id: batch.ALONE, risky.id: batch.RISKY, control.id: batch.ALONE,
-        held.id: "Cleo has it.", mine.id: "You hold it.", gone.id: batch.GONE,
+        held.id: "Cleo has it.", mine.id: batch.BEGUN, gone.id: batch.GONE,
     }  # fmt: skip
     id_ = batch.begin(ada, queue, {item.id: "approve" for item in everything})
     batch.carry_on(ada, id_)
@@ -164,6 +166,35 @@ def test_who_may_not_decide_here_may_not_in_bulk(make: Any) -> None:
     for verb in (batch.told, batch.carry_on, batch.undo_batch):
         with pytest.raises(Missing):
             verb(make.person("cleo"), id_)
+
+
+def test_an_edit_is_given_to_the_very_same_outputs_alone(make: Any) -> None:
+    project = make.project(undo_seconds=600, reasons=["tone"])
+    said = "Your parcel has left our house on Monday."
+    first, *rest = (make.item(project, output=said) for _ in range(4))
+    like = make.item(project, output=said.upper())
+    queue, ada, cleo = main_of(project), make.person("ada"), make.person("cleo")
+    verdicts = {item.id: "edit" for item in (*rest, like)}
+    with pytest.raises(Invalid):
+        batch.begin(ada, queue, verdicts, "tone", after_id=first.id)
+    given = make.decide(ada, first, "edit", "It left on Tuesday.", "tone")
+    for actor, reason, after in ((cleo, "tone", first), (ada, None, first), (ada, "tone", like)):
+        with pytest.raises(Invalid):
+            batch.begin(actor, queue, verdicts, reason, after_id=after.id)
+    planned = batch.plan(ada, queue, list(verdicts), first.id)
+    assert [one.left for one in planned] == [None] * 3 + [batch.OTHER]
+    id_ = batch.begin(ada, queue, verdicts, "tone", after_id=first.id)
+    batch.carry_on(ada, id_)
+    assert batch.told(ada, id_).counts == {"decided": 3, "left": 1}
+    outputs = db.session.scalars(select(Decision.output).where(Decision.edited)).all()
+    assert outputs == ["It left on Tuesday."] * 4
+    assert statuses([like]) == ["pending"]
+    assert batch.undo_batch(ada, id_) == 3
+    again = batch.begin(ada, queue, verdicts, "tone", after_id=first.id)
+    undo(ada, given.decision.id)
+    batch.carry_on(ada, again)
+    assert {row.said for row, _ in batch.told(ada, again).rows} == {batch.NO_CORRECTION, batch.OTHER}
+    assert verify().ok
 
 
 def test_more_like_counts_all_that_wait_and_say_the_same(make: Any) -> None:

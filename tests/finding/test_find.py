@@ -59,6 +59,15 @@ def test_find_by_every_filter(make: Any, shop: dict[str, Any]) -> None:
         ({"text": "req-77"}, {"rejected"}),
         ({"text": shop["label"]}, {"label"}),
         ({"text": "'100%' \"now\" AND NEAR( never OR * :* & | !"}, {"waiting"}),
+        ({"text": "bicyc* way"}, {"sure"}),
+        ({"text": "flow*"}, {"rejected"}),  # in the note
+        ({"text": "bicycles*"}, set()),
+        ({"text": '"is on its way"'}, {"sure"}),
+        ({"text": '"way on its"'}, set()),
+        ({"text": "“Tuesday, by camel” mon*"}, {"edited"}),  # in the correction
+        ({"text": '"monday where"'}, set()),  # one ends the output, one begins the input
+        ({"text": '"near never" "or"', "flag": "spam"}, {"waiting"}),
+        ({"text": '"near never', "status": "decided"}, set()),
         ({"project": "elsewhere"}, {"label"}),
         ({"project": "nowhere"}, set()),
         ({"queue": "support-replies/main"}, {"edited", "rejected", "waiting"}),
@@ -87,6 +96,17 @@ def test_find_by_every_filter(make: Any, shop: dict[str, Any]) -> None:
         assert count(shop["cleo"], question(given)) == len(expected), given
 
 
+HOSTILE = (
+    '"a b" OR cde*', 'abc*" ""', "abc** *abc", "{words} : abc*", "^abc* -def", "NEAR(abc*, 2)", "'abc':*",
+    "abc* & !def", "\\'abc*", '"a\x00b c"', "__status_123* _abc*", "(abc*", '"\'abc\' def*"', "abc*:B",
+)  # fmt: skip
+
+
+def test_no_sign_reaches_the_index(make: Any, shop: dict[str, Any]) -> None:
+    for text in HOSTILE:
+        assert ids(shop["cleo"], text=text) == [], text
+
+
 def test_find_goes_through_all_pages_newest_first(make: Any, shop: dict[str, Any]) -> None:
     whole = list(db.session.scalars(select(Item.id).order_by(Item.number.desc())))
     for given in ({}, {"within": "1"}):
@@ -103,7 +123,8 @@ def test_find_goes_through_all_pages_newest_first(make: Any, shop: dict[str, Any
 @pytest.mark.parametrize(
     ("given", "pointer"),
     [
-        ({"text": "%"}, "text"), ({"status": "lost"}, "status"), ({"verdict": "maybe"}, "verdict"),
+        ({"text": "%"}, "text"), ({"text": '* "" :*'}, "text"), ({"text": "ab*"}, "text"),
+        ({"status": "lost"}, "status"), ({"verdict": "maybe"}, "verdict"),
         ({"confidence_from": "2"}, "confidence_from"), ({"risk_to": "nan"}, "risk_to"),
         ({"age": "soon"}, "age"), ({"within": "-1"}, "within"),
     ],
