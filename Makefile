@@ -25,7 +25,7 @@ demo: $(VENV)/installed
 	@$(BIN)/python app.py --demo
 
 test: $(VENV)/installed-dev lint parts
-	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(TESTS)
 
 # The fault suite in the size that is promised: hours. A part of it: make soak SOAK=tests/fire/test_disk.py
 soak: $(VENV)/installed-dev parts

@@ -12,7 +12,7 @@ from flask_migrate import Migrate
 
 from reviewqueue import models, seams  # noqa: F401  the tables must be known before the first query
 from reviewqueue.config import Settings, use
-from reviewqueue.db import attach, db, engine_options
+from reviewqueue.db import attach, db, engine_options, let_go
 from reviewqueue.schema import FOLDER
 
 
@@ -35,6 +35,7 @@ def create_base(settings: Settings | None = None) -> Flask:
     app.config["SQLALCHEMY_DATABASE_URI"] = settings.database_url
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = engine_options(settings.database_url)
     db.init_app(app)
+    app.teardown_appcontext(let_go)
     Migrate(app, db, directory=str(FOLDER))
     with app.app_context():
         attach(db.engine)

@@ -7,6 +7,7 @@ Redis, no rendering; what must happen outside is a row first and a bell rung by 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,11 +17,14 @@ from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, event
 from sqlalchemy.engine import Connection, CursorResult, Result
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
 from reviewqueue import writer
 from reviewqueue.seams import clock
+
+log = logging.getLogger("reviewqueue.db")
 
 WRITING = {"reviewqueue_writing": True}
 _READING = {"reviewqueue_reading": True}
@@ -174,6 +178,15 @@ def _engine(purpose: str) -> Engine:
         options = WRITING if purpose == "writing" else _READING | alone
         known[purpose] = db.engine.execution_options(**options)
     return known[purpose]
+
+
+def let_go(_error: BaseException | None) -> None:
+    """End the session of a request: a connection that died meanwhile must not undo what was answered."""
+    try:
+        db.session.remove()
+    except DBAPIError:
+        log.warning("a connection died before it was given back")
+        db.session.registry.clear()
 
 
 def hits(done: Result[Any]) -> int:

@@ -50,7 +50,9 @@ class Prepared:
     def run_many(self, connection: Connection, rows: Sequence[Values]) -> None:
         """Run it for each of `rows`, which may be none."""
         made = self._made(connection)
-        if rows:
+        if len(rows) == 1:  # PostgreSQL's driver does much more for many
+            self.run(connection, rows[0])
+        elif rows:
             with _cursor(connection, made.sql, bound := [_bound(made, row) for row in rows]) as cursor:
                 cursor.executemany(made.sql, bound)
 

@@ -204,6 +204,8 @@ def postgres() -> Iterator[Postgres]:
             "max_connections=200",
             "-c",
             "max_wal_size=160MB",
+            "-c",
+            "autovacuum=off",
         ]
         with (folder / "log").open("wb") as log:
             child = subprocess.Popen(

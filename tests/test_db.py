@@ -118,15 +118,24 @@ def test_a_writing_transaction_takes_the_write_lock_at_once(base, settings):
         other.close()
 
 
-def test_a_connection_that_died_while_idle_is_replaced_before_a_statement_finds_out(base, monkeypatch):
-    if db.engine.dialect.name != "postgresql":
-        return  # a file does not restart
+@pytest.mark.postgresql  # a file does not restart
+def test_a_connection_that_died_while_idle_is_replaced_before_a_statement_finds_out(base):
     with writing() as killer:
         with reading() as connection:
             pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
         killer.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
         with reading() as connection:
             assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
+
+
+@pytest.mark.postgresql
+def test_a_connection_that_dies_at_the_end_of_a_request_undoes_no_answer(base):
+    with base.app_context():
+        pid = db.session.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        with writing() as killer:
+            killer.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+    with base.app_context():
+        assert db.session.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
 
 
 def test_writing_commits_rolls_back_and_does_not_nest(base):

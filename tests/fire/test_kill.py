@@ -90,6 +90,11 @@ def run(
             inspect(stack, f"after kill {number}")
             stack.start("app.py")
         reached(work, count)
+        deadline = time.monotonic() + 60
+        while (
+            not work.decided and time.monotonic() < deadline
+        ):  # with few kills the people may just be beginning
+            time.sleep(0.1)
     finally:
         work.stop.set()
         for client in clients:

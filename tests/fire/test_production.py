@@ -23,7 +23,7 @@ from tests.visitor import Visitor, told
 
 CHOSEN = SETS["mlqe_pe"]
 ADDRESS = "https://review.example.org"
-ITEMS = int(os.environ.get("FIRE_ITEMS", "60"))
+ITEMS = int(os.environ.get("FIRE_ITEMS", "30"))
 TAKEOVER_SECONDS = 25.0  # the lease of the relay that leads, and a look of the one that stands by
 
 # Counts what must happen once: a review is prepared, a delivery ends.

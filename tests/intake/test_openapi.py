@@ -46,7 +46,7 @@ def key(app: Flask, make: Make) -> str:
 @pytest.fixture
 def described(key: str, live: str, database: str) -> Any:
     """The API as schemathesis sees it."""
-    examples = 12 if database.startswith("sqlite") else 4
+    examples = 8 if database.startswith("sqlite") else 4
     config = schemathesis.Config.from_str(CONFIG.format(examples=examples))
     schema = schemathesis.openapi.from_url(f"{live}/api/v1/openapi.json", config=config)
     schema.config.update(headers={"Authorization": f"Bearer {key}"}, base_url=live)

@@ -25,7 +25,7 @@ PROCESSES = int(os.environ.get("RACE_PROCESSES", "8"))
 CLAIMS = int(os.environ.get("RACE_CLAIMS", "4000"))
 ACTS = int(os.environ.get("RACE_ACTS", "40"))
 MOST_ROUNDS = 4  # a race in which chance left something out is run again
-LEASE_MS = 150
+LEASE_MS = 100
 
 Line = dict[str, Any]
 
