@@ -113,12 +113,6 @@ class Site:
         self.begin(name)
         return took
 
-    def cut_the_database(self) -> None:
-        """As if PostgreSQL had been started anew: every connection is gone."""
-        self.postgres.admin(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{DATABASE}'"
-        )
-
     def lose_redis(self) -> None:
         self.redis.kill()
         time.sleep(1)
@@ -193,7 +187,7 @@ def round_of_kills(site: Site, work: Work) -> float:
         lambda: site.again("worker@ 1"),
         lambda: took.append(site.kill_the_leading_relay()),
         site.lose_redis,
-        site.cut_the_database,
+        site.postgres.restart,
         lambda: site.again("web 1"),
         site.lose_nginx,
     ]
