@@ -305,8 +305,10 @@ def relay(once: bool, as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--history", metavar="FILE", type=click.Path(dir_okay=False, resolve_path=True, path_type=Path),
+              help="Append a line of JSON for every claim, renewal, decision and read.")  # fmt: skip
 @as_json
-def web(as_json: bool) -> None:
+def web(history: Path | None, as_json: bool) -> None:
     """Serve pages and the API with gunicorn at REVIEWQUEUE_BIND."""
     from reviewqueue.running import webserver
 
@@ -314,5 +316,5 @@ def web(as_json: bool) -> None:
     startup.open_base(settings)
     root = str(Path(__file__).resolve().parent.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = webserver.command(settings)
+    command = webserver.command(settings, recording=history)
     os.execv(command[0], command)

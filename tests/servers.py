@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
@@ -104,15 +105,60 @@ TERMINATE = """
 
 
 class Postgres:
-    """A running PostgreSQL; `url(name)` addresses one of its databases as the application's role."""
+    """A running PostgreSQL; `url(name)` addresses one of its databases as the application's role.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    A test may restart it: what was committed is there afterwards, every connection is gone.
+    """
+
+    def __init__(self, folder: Path, command: Sequence[str]) -> None:
+        self.folder, self.command = folder, command
+        self.child: subprocess.Popen[bytes] | None = None
+        # A child dies with the thread that started it: this one lives as long as the process.
+        self.starter = ThreadPoolExecutor(1, "postgres")
         self.kept: dict[str, psycopg.Connection[Any]] = {}  # to databases that are emptied again and again
         self.described: dict[str, list[Any]] = {}
 
     def url(self, name: str) -> str:
         return f"postgresql://{ROLE}@/{name}?host={self.folder}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.child = self.starter.submit(self._started).result()
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                self.admin("SELECT 1")
+                return
+            except psycopg.OperationalError:
+                if self.child.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(
+                        f"PostgreSQL did not start: {(self.folder / 'log').read_text()}"
+                    ) from None
+                time.sleep(0.05)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        with (self.folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                self.command,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,
+            )
+
+    def stop(self, signal_number: int = signal.SIGINT) -> None:
+        """End it; SIGINT ends every session in an orderly way, SIGQUIT leaves the rest to its recovery."""
+        if self.child is not None:
+            _stop(self.child, signal_number)
+
+    def restart(self, away: float = 0.0) -> None:
+        """As after a crash of the server: down at once, for `away` seconds, recovered from its log."""
+        self.stop(signal.SIGQUIT)
+        time.sleep(away)
+        self.start()
+        while self.kept:
+            self.kept.popitem()[1].close()
 
     def admin(self, statement: str, name: str = "postgres") -> list[Any]:
         with psycopg.connect(
@@ -207,31 +253,14 @@ def postgres() -> Iterator[Postgres]:
             "-c",
             "autovacuum=off",
         ]
-        with (folder / "log").open("wb") as log:
-            child = subprocess.Popen(
-                [*prefix, *(["--pdeathsig=KILL"] if prefix else []), server, "-D", data, *settings],
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=_die_with_parent,
-            )
-        running = Postgres(folder)
+        pdeath = ["--pdeathsig=KILL"] if prefix else []
+        running = Postgres(folder, [*prefix, *pdeath, server, "-D", data, *settings])
         try:
-            deadline = time.monotonic() + 30
-            while True:
-                try:
-                    running.admin(f"CREATE ROLE {ROLE} LOGIN CREATEDB")
-                    break
-                except psycopg.OperationalError:
-                    if child.poll() is not None or time.monotonic() > deadline:
-                        raise RuntimeError(
-                            f"PostgreSQL did not start: {(folder / 'log').read_text()}"
-                        ) from None
-                    time.sleep(0.05)
+            running.start()
+            running.admin(f"CREATE ROLE {ROLE} LOGIN CREATEDB")
             yield running
         finally:
-            _stop(child, signal.SIGINT)
+            running.stop()
 
 
 class Redis:

@@ -185,7 +185,9 @@ def test_the_clock_is_read_in_one_place(path):
     if name_of(path) in ("seams", "config", "client"):
         return
     source = path.read_text(encoding="utf-8")
-    assert not re.search(r"datetime\.(now|utcnow|today)\(", source), "take the time from db.now()"
+    assert not re.search(r"datetime\.(now|utcnow|today)\(|\btime\.time\(", source), (
+        "take the time from db.now()"
+    )
 
 
 @parametrised(FILES)

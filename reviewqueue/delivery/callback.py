@@ -22,6 +22,7 @@ import httpcore
 
 from reviewqueue.delivery import guard
 from reviewqueue.errors import Invalid
+from reviewqueue.seams import clock
 
 DEADLINE = 20.0  # seconds for the whole attempt
 BODY_LIMIT = 64 * 1024
@@ -121,7 +122,8 @@ def send(
         result.outcome = "reset"
     except OSError:
         result.outcome = "connect_timeout"
-    result.retry_after = retry_after(result.headers.get("retry-after"), time.time() if now is None else now)
+    moment = clock().timestamp() if now is None else now
+    result.retry_after = retry_after(result.headers.get("retry-after"), moment)
     result.duration = time.monotonic() - started
     return result
 

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from reviewqueue.background import ring
 from reviewqueue.config import current
-from reviewqueue.db import after_commit, db, joined
+from reviewqueue.db import after_commit, db, joined, now
 from reviewqueue.delivery.callback import DEADLINE, Outcome, send
 from reviewqueue.delivery.guard import Network
 from reviewqueue.delivery.inside import inside
@@ -120,7 +120,7 @@ def _attempt(turn: Turn, deny: tuple[Network, ...]) -> Done:
             extra={"said": {"delivery": turn.delivery_id}},
         )
         return turn, Outcome("blocked")
-    headers = signed_headers(turn.delivery_id, int(time.time()), turn.body, turn.secrets, turn.number)
+    headers = signed_headers(turn.delivery_id, int(now().timestamp()), turn.body, turn.secrets, turn.number)
     if turn.request_id is not None:
         headers["x-request-id"] = turn.request_id
     return turn, send(turn.url, headers, turn.body, current().callback_allow, deny=deny)

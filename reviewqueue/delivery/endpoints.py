@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets as random_source
-import time
 
 from sqlalchemy.orm import Session
 
@@ -85,7 +84,7 @@ def prove(actor: Actor, backend_id: str) -> Outcome:
     secrets = secrets_of(backend_id, "callback")
     db.session.rollback()
     body = challenge_body(challenge, stamp(now()))
-    headers = signed_headers(new_id("evt"), int(time.time()), body, secrets)
+    headers = signed_headers(new_id("evt"), int(now().timestamp()), body, secrets)
     outcome = send(url, headers, body, current().callback_allow, deny=inside(current()))
     answered = outcome.ok and challenge != "" and challenge in outcome.body
     with transaction() as session:

@@ -39,6 +39,18 @@ def application() -> Flask:
     return app
 
 
+def recorded(path: str) -> Flask:
+    """The same application, writing down its history in the file at `path`."""
+    from reviewqueue.running import history
+
+    app = application()
+    try:
+        history.install(app, Path(path))
+    except OSError as error:
+        sys.exit(f"reviewqueue: the history {path} cannot be written: {error.strerror}")
+    return app
+
+
 def _share_counts(settings: Settings) -> None:
     """Before anything counts: the web processes forked from this one add up their counts in one folder."""
     if COUNTS not in os.environ:
@@ -53,12 +65,13 @@ def count_in(settings: Settings) -> str:
     return str(folder)
 
 
-def command(settings: Settings, socket: int | None = None) -> list[str]:
-    """How to start the web server: on an open socket's number, or on REVIEWQUEUE_BIND."""
+def command(settings: Settings, socket: int | None = None, recording: Path | None = None) -> list[str]:
+    """How to start the web server: on an open socket's number, or on REVIEWQUEUE_BIND; with a history."""
     bind = settings.bind if socket is None else f"fd://{socket}"
     size = ["--workers", str(settings.web_workers), "--threads", str(settings.web_threads)]
+    app = f"{__name__}:recorded({str(recording)!r})" if recording else "app:app"
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", "python:reviewqueue.running.webserver"]
-    return [*gunicorn, *size, "--bind", bind, "app:app"]
+    return [*gunicorn, *size, "--bind", bind, app]
 
 
 def serve(line: list[str]) -> None:

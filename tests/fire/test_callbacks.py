@@ -1,4 +1,4 @@
-"""Callbacks under fire: workers, Redis and connections are killed, receivers hang, secrets are rotated.
+"""Callbacks under fire: workers, Redis and PostgreSQL are killed, receivers hang, secrets are rotated.
 
 The release gate is larger: FIRE_CALLBACKS=10000 FIRE_CALLBACK_KILLS=100 FIRE_HANG_SECONDS=120
 FIRE_ROTATED=5000. FIRE_SEED repeats a run's moments.
@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from flask import Flask
@@ -29,7 +29,7 @@ from reviewqueue.delivery.deliver import deliver_due
 from reviewqueue.delivery.replay import Which, replay_all
 from reviewqueue.delivery.signature import signed_headers
 from reviewqueue.ids import new_id
-from reviewqueue.models import Delivery
+from reviewqueue.models import Decision, Delivery, Item
 from reviewqueue.people.backends import revoke_secrets, rotate_secret
 from tests.fire.deployment import Deployment
 from tests.fire.proxy import proxy
@@ -47,16 +47,19 @@ HANG_SECONDS = float(os.environ.get("FIRE_HANG_SECONDS", "12"))
 ROTATED = int(os.environ.get("FIRE_ROTATED", "200"))
 SEED = int(os.environ.get("FIRE_SEED", "20"))
 ROTATIONS = 10
+DOWN_SECONDS = 0.3  # of the database, besides what its start takes
+
+T = TypeVar("T")
 
 
-def test_every_decision_ends_delivered_while_workers_redis_and_connections_are_killed(
+def test_every_decision_ends_delivered_while_workers_redis_and_the_database_are_killed(
     request: pytest.FixtureRequest, redis_server: Redis, processes: Deployment, make: Make
 ) -> None:
     moments = random.Random(SEED)
     with listener() as called:
         desk = Desk(make, called)
         warm_up(desk, processes)
-        for kill in blows(request, redis_server, processes):
+        for kill in blows(request, redis_server, processes, desk):
             decide(desk, CALLBACKS // (2 * KILLS))
             time.sleep(moments.random() * 0.2)
             kill()
@@ -76,9 +79,9 @@ def test_every_decision_ends_delivered_while_workers_redis_and_connections_are_k
 
 
 def blows(
-    request: pytest.FixtureRequest, redis_server: Redis, processes: Deployment
+    request: pytest.FixtureRequest, redis_server: Redis, processes: Deployment, desk: Desk
 ) -> Iterator[Callable[[], object]]:
-    """What is killed, in turn: a worker with its job, all that Redis knows, Redis, every connection."""
+    """What is killed, in turn: a worker with its job, all that Redis knows, Redis, PostgreSQL."""
     relay = processes.started[1].pid
 
     def worker() -> None:
@@ -93,32 +96,56 @@ def blows(
         redis_server.kill()
         redis_server.start()
 
-    def connections() -> None:
+    def database() -> None:
         if db.engine.dialect.name == "postgresql":
             running: Postgres = request.getfixturevalue("postgres")
-            running.admin(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IS NOT NULL"
-                " AND pid <> pg_backend_pid()"
-            )
+            before = started_at(running)
+            again = threading.Thread(target=running.restart, args=(DOWN_SECONDS,))
+            again.start()
+            met = sum(decide(desk, 1) for _ in iter(again.is_alive, False))
+            again.join()
+            assert started_at(running) > before
+            assert met > 0, "nobody noticed that the database was away"
 
     for number in range(KILLS):
         yield worker
-        yield (flush, redis, connections)[number % 3]
+        yield (flush, redis, database)[number % 3]
 
 
-def decide(desk: Desk, count: int) -> None:
-    """So many decisions, whatever the database's connections have been through."""
+def started_at(running: Postgres) -> Any:
+    return running.admin("SELECT pg_postmaster_start_time()")
+
+
+def decide(desk: Desk, count: int) -> int:
+    """So many decisions, whatever the database has been through; how often it had no answer."""
+    away = 0
     for _ in range(count):
-        for _ in range(5):
-            try:
-                item = desk.make.item(desk.project)
-                desk.make.decide(desk.ada, item)
-            except OperationalError:
-                with suppress(OperationalError):
-                    db.session.rollback()
-                continue
-            desk.decided.append(item.id)
-            break
+        item, item_away = insist(lambda: str(desk.make.item(desk.project).id))
+        _, decision_away = insist(lambda: decide_once(desk, item))  # noqa: B023
+        desk.decided.append(item)
+        away += item_away + decision_away
+    return away
+
+
+def decide_once(desk: Desk, item: str) -> None:
+    """Decide the item unless it is decided: a commit that was not answered may have happened."""
+    made = db.session.scalar(select(Decision.id).where(Decision.item_id == item))
+    if made is None:
+        desk.make.decide(desk.ada, db.session.scalars(select(Item).where(Item.id == item)).one())
+
+
+def insist(act: Callable[[], T], seconds: float = 30) -> tuple[T, int]:
+    """What `act` gives once the database answers, and how often it did not."""
+    deadline = time.monotonic() + seconds
+    for away in itertools.count():
+        try:
+            return act(), away
+        except OperationalError:
+            assert time.monotonic() < deadline
+            with suppress(OperationalError):
+                db.session.rollback()
+            time.sleep(0.02)
+    raise AssertionError
 
 
 def states() -> set[str]:

@@ -9,19 +9,26 @@ from __future__ import annotations
 import secrets
 import socket
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 import redis
+import structlog
+from rq import Queue
+from rq.serializers import JSONSerializer
 
+from reviewqueue import logs as product_logs
 from reviewqueue.config import Settings
 from tests.fire.deployment import Deployment
 from tests.fire.load import PROJECT
 from tests.receiver import receiver
+from tests.servers import Redis
 from tests.stacks import wait_until
 from tests.visitor import Visitor
 
@@ -45,7 +52,12 @@ class Canaries:
         self.answers.append(answer)
 
     def found_in(self, text: str) -> list[str]:
-        return [where for word, where in self.words.items() if word in text]
+        """Where the words came from that stand in this text, as they are or as an address writes them."""
+        return [where for word, where in self.words.items() if word in text or quote(word, "") in text]
+
+    def leaks(self, places: Mapping[str, str]) -> list[str]:
+        """Every word that stands in one of these places, by what it is and where."""
+        return [f"{word} in {place}" for place, text in places.items() for word in self.found_in(text)]
 
 
 @pytest.fixture
@@ -75,8 +87,7 @@ def test_secrets_and_texts_stand_in_no_log_metric_or_error(stack: Deployment, tm
     for path in (stack.folder / "keys").glob("*.key"):
         canaries.known(path.name, path.read_text().strip())
     assert len(canaries.words) > 20
-    for where, text in everything(stack, canaries).items():
-        assert canaries.found_in(text) == [], where
+    assert canaries.leaks(everything(stack, canaries)) == []
 
 
 def set_up(stack: Deployment, folder: Path, url: str) -> Any:
@@ -188,11 +199,17 @@ def strangers(stack: Deployment, canaries: Canaries) -> None:
             said = b""
             while piece := line.recv(1 << 16):
                 said += piece
-        assert said.startswith(b"HTTP/1.1 ")
-        status = int(said[9:12])
-        if status >= 400:
-            assert canaries.found_in(said.decode("latin-1")) == []
-            assert b"content-security-policy" in said.lower()
+        assert wrong_with(said, canaries) == []
+
+
+def wrong_with(said: bytes, canaries: Canaries) -> list[str]:
+    """What an answer to a stranger must not be; a page may show what was asked for, a refusal nothing."""
+    if not said.startswith(b"HTTP/1.1 "):
+        return ["no answer"]
+    if int(said[9:12]) < 400:
+        return []
+    wrong = canaries.leaks({"the refusal": said.decode("latin-1")})
+    return wrong + ["no policy"] * (b"content-security-policy" not in said.lower())
 
 
 def database(stack: Deployment) -> Any:
@@ -200,33 +217,111 @@ def database(stack: Deployment) -> Any:
 
 
 def logs(stack: Deployment) -> str:
-    files = [*(stack.folder / "logs").iterdir(), Path(stack.log.name)]
+    return read([*(stack.folder / "logs").iterdir(), Path(stack.log.name)])
+
+
+def read(files: list[Path]) -> str:
     return "".join(path.read_text("utf-8", "replace") for path in files)
 
 
 def everything(stack: Deployment, canaries: Canaries) -> dict[str, str]:
     """All places where no canary may be."""
-    lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in stack.processes()]
-    errors = "".join(f"{answer.headers} {answer.text}" for answer in canaries.answers)
     metrics = httpx.get(f"{stack.url}/metrics").text
     assert "reviewqueue_refusals_total" in metrics
+    journals = [path.read_text("latin-1") for path in (stack.folder / "redis").rglob("*.aof")]
+    with redis.Redis.from_url(Settings.load(stack.environ).redis_url) as client:
+        kept = in_redis(client)
+    assert kept
     return {
         "logs": logs(stack),
         "metrics": metrics,
-        "process list": b" ".join(lines).decode("utf-8", "replace"),
-        "error answers": errors,
-        "Redis": in_redis(stack),
+        "process list": command_lines(stack.processes()),
+        "error answers": "".join(map(written, canaries.answers)),
+        "Redis": "\n".join([kept, *journals]),
     }
 
 
-def in_redis(stack: Deployment) -> str:
-    """Every key with its value, and the journal."""
-    address = Settings.load(stack.environ).redis_url
+def command_lines(pids: list[int]) -> str:
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids]
+    return b" ".join(lines).decode("utf-8", "replace")
+
+
+def written(answer: httpx.Response) -> str:
+    """All of an answer; printed as they are, httpx hides some headers."""
+    return f"{answer.headers.multi_items()} {answer.text}"
+
+
+def in_redis(client: redis.Redis) -> str:
+    """Every key with its value, packed ones (the work of RQ's jobs) unpacked."""
+    ways: dict[bytes, Callable[[bytes], Any]] = {
+        b"string": client.get, b"hash": client.hgetall, b"stream": client.xrange, b"set": client.smembers,
+        b"list": lambda key: client.lrange(key, 0, -1), b"zset": lambda key: client.zrange(key, 0, -1),
+    }  # fmt: skip
     said = []
-    with redis.Redis.from_url(address) as client:
-        for key in client.scan_iter():
-            fields = client.hgetall(key) if client.type(key) == b"hash" else ""
-            said.append(f"{key!r} {client.dump(key)!r} {fields}")
-    assert said
-    journals = [path.read_text("latin-1") for path in (stack.folder / "redis").rglob("*.aof")]
-    return "\n".join(said + journals)
+    for key in client.scan_iter():
+        kind: Any = client.type(key)
+        value = ways[kind](key) if kind != b"none" else "gone"
+        said.append(f"{key!r} {value!r} {[unpacked(part) for part in parts(value)]!r}")
+    return "\n".join(said)
+
+
+def parts(value: Any) -> Iterator[bytes]:
+    """The texts in an answer of Redis."""
+    if isinstance(value, bytes):
+        yield value
+    elif isinstance(value, dict):
+        yield from parts([*value, *value.values()])
+    elif isinstance(value, list | tuple | set):
+        for each in value:
+            yield from parts(each)
+
+
+def unpacked(part: bytes) -> bytes:
+    with suppress(zlib.error):
+        return zlib.decompress(part)
+    return b""
+
+
+# --- can it fail? ---------------------------------------------------------------------------------
+
+
+def test_a_canary_is_found_wherever_it_stands(
+    redis_server: Redis, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    canaries = Canaries()
+    word, secret = canaries.new("output"), canaries.known("callback_secret", "whsec_a+b/c=")
+    product_logs.configure()
+    structlog.get_logger("careless").error("request.failed", error=f"cannot store {word}")
+    (tmp_path / "web.log").write_text(capsys.readouterr().err)
+    assert canaries.leaks({"logs": read([tmp_path / "web.log"])}) == ["output in logs"]
+    for text in (
+        f'reviewqueue_refusals_total{{code="{word}"}} 1.0',
+        written(httpx.Response(422, json={"detail": f"{word} is too long"})),
+        written(httpx.Response(409, headers={"Authorization": f"Bearer {word}"})),
+    ):
+        assert canaries.leaks({"here": text}) == ["output in here"], text
+    for text in (f'{{"secret": "{secret}"}}', f"GET /?key={quote(secret, '')} HTTP/1.1"):
+        assert canaries.leaks({"here": text}) == ["callback_secret in here"], text
+    with redis_server.client() as client:
+        assert canaries.leaks({"Redis": in_redis(client)}) == []
+        jobs = Queue("careless", connection=client, serializer=JSONSerializer)
+        jobs.enqueue("reviewqueue.careless.job", args=(word * 20,), description="deliver")
+        assert word.encode() not in b"".join(client.dump(key) for key in client.scan_iter())
+        assert canaries.leaks({"Redis": in_redis(client)}) == ["output in Redis"]
+        for keep in (
+            lambda: client.set("a", word), lambda: client.rpush("b", word), lambda: client.sadd("c", word),
+            lambda: client.zadd("d", {word: 1}), lambda: client.xadd("e", {"said": word}),
+        ):  # fmt: skip
+            client.flushall()
+            keep()
+            assert canaries.leaks({"Redis": in_redis(client)}) == ["output in Redis"]
+
+
+def test_a_refusal_that_quotes_a_stranger_is_noticed() -> None:
+    canaries = Canaries()
+    head = b"HTTP/1.1 404 NOT FOUND\r\nContent-Security-Policy: default-src 'none'\r\n\r\n"
+    path = canaries.new("path").encode()
+    assert wrong_with(head, canaries) == []
+    assert wrong_with(head + path, canaries) == ["path in the refusal"]
+    assert wrong_with(b"HTTP/1.1 404 NOT FOUND\r\n\r\n", canaries) == ["no policy"]
+    assert wrong_with(b"", canaries) == ["no answer"]

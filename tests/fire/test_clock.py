@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -172,6 +173,18 @@ def test_an_address_that_fails_is_not_disabled_by_a_jump(
     endpoint = db.session.scalars(select(Endpoint)).one()
     assert endpoint.failures >= 10, "it did not fail often enough to be disabled"
     assert endpoint.state == "active"
+
+
+@pytest.mark.sqlite
+def test_a_callback_is_signed_by_the_clock_of_the_product(
+    clock: Clock, make: Make, project: Any, backend: Receiver
+) -> None:
+    clock.jump(HOUR)
+    make.decide(make.person("ada"), make.item(project))
+    deliver.deliver_due()
+    said = int(backend.heard[-1].headers["webhook-timestamp"])
+    assert abs(said - now().timestamp()) < 60
+    assert abs(said - time.time()) > HOUR - 60
 
 
 def test_a_relay_takes_over_from_one_whose_clock_was_wrong(

@@ -7,13 +7,16 @@ larger: FIRE_ROUNDS=10.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -106,19 +109,9 @@ class Site:
         leads = self.leader()
         name = next(name for name, process in self.running.items() if process.pid == leads)
         self.kill(name)
-        began = time.monotonic()
-        while self.leader() in (leads, None):
-            assert time.monotonic() - began < 3 * TAKEOVER_SECONDS
-            time.sleep(0.1)
-        took = time.monotonic() - began
+        took = until_another_leads(self.leader, leads)
         self.begin(name)
         return took
-
-    def cut_the_database(self) -> None:
-        """As if PostgreSQL had been started anew: every connection is gone."""
-        self.postgres.admin(
-            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{DATABASE}'"
-        )
 
     def lose_redis(self) -> None:
         self.redis.kill()
@@ -133,6 +126,18 @@ class Site:
         self.nginx.kill()
         self.deployment.close()
         self.postgres.drop(DATABASE)
+
+
+def until_another_leads(
+    leader: Callable[[], int | None], before: int | None, patience: float = 3 * TAKEOVER_SECONDS
+) -> float:
+    """Seconds until somebody leads who did not before; without end when that does not happen."""
+    began = time.monotonic()
+    while leader() in (before, None):
+        if time.monotonic() - began > patience:
+            return math.inf
+        time.sleep(0.1)
+    return time.monotonic() - began
 
 
 def family(pid: int) -> list[int]:
@@ -182,7 +187,7 @@ def round_of_kills(site: Site, work: Work) -> float:
         lambda: site.again("worker@ 1"),
         lambda: took.append(site.kill_the_leading_relay()),
         site.lose_redis,
-        site.cut_the_database,
+        site.postgres.restart,
         lambda: site.again("web 1"),
         site.lose_nginx,
     ]
@@ -208,21 +213,47 @@ def wait_until_told(site: Site, called: Listener, seconds: float = 90) -> set[st
         }
 
 
+@dataclass
+class Stored:
+    """What the database holds at the end."""
+
+    submissions: dict[str, str]  # idempotency key → item id
+    items: list[str]  # the external id of each
+    decisions: dict[str, tuple[str, str]]  # decision id → item id, verdict
+    to_tell: set[str]  # items with an event
+
+
 def compare(site: Site, work: Work, called: Listener, told: set[str]) -> None:
     """What clients were told against what is stored, and what the backend heard."""
     with psycopg.connect(site.postgres.url(DATABASE)) as database:
-        stored = dict(database.execute("SELECT key, item_id FROM submission").fetchall())
-        decisions = {row[0]: row[1:] for row in database.execute("SELECT id, item_id, verdict FROM decision")}
-    assert {name: stored.get(name) for name in work.acknowledged} == work.acknowledged
-    assert {id: decisions.get(id) for id in work.decided} == work.decided
+        stored = Stored(
+            dict(database.execute("SELECT key, item_id FROM submission").fetchall()),
+            [row[0] for row in database.execute("SELECT external_id FROM item")],
+            {row[0]: row[1:] for row in database.execute("SELECT id, item_id, verdict FROM decision")},
+            told,
+        )
+    assert wrong_with(work, stored, [callback.item for callback in called.once()], called.forged) == []
     assert len(work.decided) > ROUNDS
-    assert {callback.item for callback in called.once()} == told != set()
-    assert not called.forged
     with create_base(Settings.load(site.deployment.environ)).app_context():
         assert half_done() == []
         db.session.remove()
         db.engine.dispose()
     assert site.deployment.command("ledger", "verify")["ok"]
+
+
+def wrong_with(work: Work, stored: Stored, heard: list[str], forged: list[str]) -> list[str]:
+    """What clients were told and is not so, what is there twice, what the backend did not hear of."""
+    wrong = [f"{name} was acknowledged as {item} and is {stored.submissions.get(name)}"
+             for name, item in work.acknowledged.items() if stored.submissions.get(name) != item]  # fmt: skip
+    wrong += [f"{name} is there {count} times" for name, count in Counter(stored.items).items() if count > 1]
+    wrong += [f"decision {id} was answered and is {stored.decisions.get(id)}"
+              for id, given in work.decided.items() if stored.decisions.get(id) != given]  # fmt: skip
+    decided = {item for item, _ in work.decided.values()}
+    wrong += [f"nothing is to be told of {item}" for item in decided - stored.to_tell]
+    wrong += [f"nobody was told of {item}" for item in stored.to_tell.difference(heard)]
+    wrong += [f"somebody was told of {item}" for item in set(heard) - stored.to_tell]
+    wrong += [f"{item} was told in {count} events" for item, count in Counter(heard).items() if count > 1]
+    return wrong + [f"{event} was signed by somebody else" for event in forged]
 
 
 def ready_and_metrics(site: Site) -> None:
@@ -236,3 +267,56 @@ def ready_and_metrics(site: Site) -> None:
             )
             == 1
         )
+
+
+# --- can it fail? ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """A run in which all went well, to be spoiled."""
+
+    work: Work = field(
+        default_factory=lambda: Work({"k1": "i1", "k2": "i2", "k3": "i3"}, {"d1": ("i1", "edit")})
+    )
+    stored: Stored = field(
+        default_factory=lambda: Stored(
+            {"k1": "i1", "k2": "i2", "k3": "i3", "unheard": "i4"},
+            ["r1", "r2", "r3", "r4"],
+            {"d1": ("i1", "edit"), "d2": ("i2", "approve")},
+            {"i1", "i2"},
+        )
+    )
+    heard: list[str] = field(default_factory=lambda: ["i1", "i2"])
+    forged: list[str] = field(default_factory=list)
+
+
+SPOILED: dict[str, Callable[[Run], Any]] = {
+    "k2 was acknowledged as i2 and is None": lambda run: run.stored.submissions.pop("k2"),
+    "k2 was acknowledged as i2 and is i9": lambda run: run.stored.submissions.update(k2="i9"),
+    "r3 is there 2 times": lambda run: run.stored.items.append("r3"),
+    "decision d1 was answered and is None": lambda run: run.stored.decisions.pop("d1"),
+    "decision d1 was answered and is ('i1', 'approve')":
+        lambda run: run.stored.decisions.update(d1=("i1", "approve")),
+    "nobody was told of i2": lambda run: run.heard.remove("i2"),
+    "nothing is to be told of i1": lambda run: (run.stored.to_tell.remove("i1"), run.heard.remove("i1")),
+    "somebody was told of i3": lambda run: run.heard.append("i3"),
+    "i1 was told in 2 events": lambda run: run.heard.append("i1"),
+    "evt_1 was signed by somebody else": lambda run: run.forged.append("evt_1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [None, *SPOILED])
+def test_the_comparison_notices_what_was_lost_or_doubled(words: str | None) -> None:
+    run = Run()
+    if words is not None:
+        SPOILED[words](run)
+    assert wrong_with(run.work, run.stored, run.heard, run.forged) == ([] if words is None else [words])
+
+
+def test_a_relay_that_does_not_take_over_is_noticed() -> None:
+    limit = TAKEOVER_SECONDS
+    assert until_another_leads(lambda: 1, 1, patience=0.2) > limit
+    assert until_another_leads(lambda: None, 1, patience=0.2) > limit
+    leaders = iter([1, None, 2])
+    assert 0.1 < until_another_leads(lambda: next(leaders), 1) < limit
