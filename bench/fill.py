@@ -409,7 +409,11 @@ def analyse() -> None:
     if _sqlite():
         return
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("ANALYZE")
+        connection.exec_driver_sql("SET statement_timeout = 0")
+        try:
+            connection.exec_driver_sql("ANALYZE")
+        finally:
+            connection.exec_driver_sql("RESET statement_timeout")  # the pool gives the connection to others
 
 
 def ago(**units: float) -> datetime:
