@@ -68,8 +68,9 @@
     if (!current || current.sent || !current.claim || busy) return;
     clearTimeout(saving);
     waitingSince = 0;
-    const fields = typed();
-    busy = { review: current, text: text(fields) };
+    // A tab in which nothing was typed since must not put its old text over what another one has saved.
+    const fields = dirty() ? typed() : [];
+    busy = { review: current, text: text(typed()) };
     window.htmx
       .ajax("PUT", current.claim, { target: "#lease", swap: "outerHTML", values: Object.fromEntries(fields) })
       .catch(() => {}); // told by htmx:afterRequest
