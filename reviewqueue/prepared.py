@@ -71,6 +71,9 @@ class Prepared:
         return next(iter(self.rows(connection, values)), None)
 
     def _made(self, connection: Connection) -> _Compiled:
+        alone = "reviewqueue_reading" in connection.get_execution_options()
+        if not alone and not connection.in_transaction():
+            connection.begin()
         return self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
 
     def _compile(self, dialect: Dialect) -> _Compiled:
@@ -90,11 +93,15 @@ class Prepared:
         return made
 
 
+def as_it_stands(connection: Connection, sql: str) -> None:
+    """Run SQL that has no values, whether or not there is a transaction."""
+    with _cursor(connection, sql, ()) as cursor:
+        cursor.execute(sql)
+
+
 @contextmanager
 def _cursor(connection: Connection, sql: str, bound: Any) -> Iterator[Any]:
     """The driver's own cursor: its errors become SQLAlchemy's, and who listens hears of the statement."""
-    if not connection.in_transaction() and "reviewqueue_reading" not in connection.get_execution_options():
-        connection.begin()
     driver: Any = connection.dialect.dbapi
     cursor = connection.connection.cursor()
     many = isinstance(bound, list)
