@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from functools import lru_cache
 from io import BytesIO
 from time import perf_counter
 from typing import Any, TypeVar, cast
@@ -159,12 +160,17 @@ def admit() -> AnyResponse | None:
 def _check_host() -> None:
     """Refuse a Host header that is not ours: no link is built on it and no rebound name reaches us."""
     settings = current()
-    bind = settings.bind.rpartition(":")[0].strip("[]")
-    ours = {urlsplit(settings.public_url).hostname, bind}
-    if settings.env != "production":
-        ours |= {"localhost", "127.0.0.1", "::1"}
-    if urlsplit(f"//{request.host}").hostname not in ours and request.blueprint != "site_api":
+    ours = _is_ours(request.host, settings.bind, settings.public_url, settings.env)
+    if not ours and request.blueprint != "site_api":
         raise BadRequest("This address is not the one in REVIEWQUEUE_PUBLIC_URL.")
+
+
+@lru_cache(maxsize=100)
+def _is_ours(host: str, bind: str, public_url: str, env: str) -> bool:
+    ours = {urlsplit(public_url).hostname, bind.rpartition(":")[0].strip("[]")}
+    if env != "production":
+        ours |= {"localhost", "127.0.0.1", "::1"}
+    return urlsplit(f"//{host}").hostname in ours
 
 
 def _check_length() -> None:

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,7 @@ def _embedded_redis(data_dir: Path) -> str:
     return f"unix://{path}"
 
 
+@lru_cache(maxsize=100)
 def key_path(folder: Path, name: str) -> Path:
     """Where key `name` is kept."""
     return folder / f"{name}.key"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
+import select
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,7 +19,7 @@ from flask import current_app
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import JSON, DateTime, Dialect, Engine, MetaData, event
 from sqlalchemy.engine import Connection, CursorResult, Result
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
@@ -26,6 +28,7 @@ from reviewqueue.seams import clock
 
 log = logging.getLogger("reviewqueue.db")
 
+TRUSTED = 1.0  # seconds since a connection was used
 WRITING = {"reviewqueue_writing": True}
 _READING = {"reviewqueue_reading": True}
 _HOOKS = "reviewqueue_after_commit"
@@ -83,9 +86,12 @@ class Base(DeclarativeBase):
 db = SQLAlchemy(metadata=Base.metadata)
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
 def dumps(value: object) -> str:
     """JSON for the database's JSON columns: as given, never NaN."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def engine_options(url: str) -> dict[str, Any]:
@@ -94,15 +100,15 @@ def engine_options(url: str) -> dict[str, Any]:
     if url.startswith("postgresql"):
         settings = "statement_timeout=5000 lock_timeout=3000 synchronous_commit=on timezone=UTC"
         options["connect_args"] = {"options": " ".join(f"-c {setting}" for setting in settings.split())}
-        options["pool_pre_ping"] = True
     else:
         options["connect_args"] = {"timeout": 10}
     return options
 
 
 def attach(engine: Engine) -> None:
-    """Give a SQLite engine its pragmas and explicit BEGINs; PostgreSQL needs neither."""
+    """Give a SQLite engine its pragmas and explicit BEGINs; PostgreSQL needs neither, but it may go away."""
     if engine.dialect.name != "sqlite":
+        _replace_dead(engine)
         return
 
     @event.listens_for(engine, "connect")
@@ -121,6 +127,33 @@ def attach(engine: Engine) -> None:
             writer.begin(connection)
         elif "reviewqueue_reading" not in options:
             connection.exec_driver_sql("BEGIN")
+
+
+def _replace_dead(engine: Engine) -> None:
+    """Ask whether the server is still there before a connection is used, unless it was used a moment ago and
+    has nothing to tell, as it does when its server ends: asking costs as much as a statement."""
+    driver: Any = engine.dialect.dbapi
+
+    @event.listens_for(engine, "connect")
+    @event.listens_for(engine, "checkin")
+    def _used(_connection: Any, record: Any) -> None:
+        record.info["reviewqueue_used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _ask(connection: Any, record: Any, _proxy: object) -> None:
+        quiet = time.monotonic() - record.info["reviewqueue_used"]
+        try:
+            if quiet > TRUSTED or _tells(connection):
+                engine.dialect.do_ping(connection)
+        except driver.Error:
+            raise InvalidatePoolError from None
+
+
+def _tells(connection: Any) -> bool:
+    """Whether the server sent what nobody asked for, or nothing more will come."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 @contextmanager
@@ -152,15 +185,32 @@ def transaction() -> Iterator[Session]:
 
 
 @contextmanager
-def writing() -> Iterator[Connection]:
-    """`transaction()` for a verb that needs no objects, at half its cost: commits at the end, rolls back on
-    any exception. Nothing that adds to a caller's transaction may be called inside."""
+def connected() -> Iterator[Connection]:
+    """A connection for a verb that needs no objects, at a fraction of a session's cost: it reads, each
+    statement seeing what is committed by then, and may write once, inside `committed`."""
+    with _engine("connected").connect() as connection:
+        yield connection
+
+
+@contextmanager
+def committed(connection: Connection) -> Iterator[None]:
+    """`transaction()` on a connection of `connected`: commits at the end, rolls back on any exception.
+
+    Nothing that adds to a caller's transaction may be called inside.
+    """
     if in_transaction():
-        raise RuntimeError("writing() does not nest")
+        raise RuntimeError("committed() does not nest")
     if db.session.registry.has():
         db.session.rollback()  # what was read before is read again
-    with _engine("writing").begin() as connection:
-        yield connection
+    if connection.dialect.name == "sqlite":
+        connection.rollback()  # reading began nothing, even where SQLAlchemy thinks so
+        connection.execution_options(**WRITING).begin()
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
 
 
 @contextmanager
@@ -173,9 +223,10 @@ def reading() -> Iterator[Connection]:
 def _engine(purpose: str) -> Engine:
     known: dict[str, Engine] = current_app.extensions.setdefault("reviewqueue_engines", {})
     if purpose not in known:
-        # The driver of PostgreSQL can leave out BEGIN and ROLLBACK; SQLite's begins in `attach`.
-        alone = {} if db.engine.dialect.name == "sqlite" else {"isolation_level": "AUTOCOMMIT"}
-        options = WRITING if purpose == "writing" else _READING | alone
+        options: dict[str, Any] = dict(_READING)
+        if db.engine.dialect.name == "postgresql":
+            # Its driver can leave out BEGIN and ROLLBACK; SQLite's begins in `attach`.
+            options = options | {"isolation_level": "AUTOCOMMIT"} if purpose == "reading" else {}
         known[purpose] = db.engine.execution_options(**options)
     return known[purpose]
 

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from datetime import datetime
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [one + other for one in _ALPHABET for other in _ALPHABET]
 _SHAPE = re.compile(r"[a-z]{3}_[0-9a-hjkmnp-tv-z]{26}")
 
 # Of the request that is being answered; what it causes elsewhere carries it on.
@@ -31,7 +32,7 @@ def first_id(prefix: str, moment: datetime) -> str:
 
 def _written(prefix: str, milliseconds: int, rest: int) -> str:
     number = milliseconds << 80 | rest
-    return prefix + "_" + "".join(_ALPHABET[(number >> shift) & 31] for shift in range(125, -1, -5))
+    return prefix + "_" + "".join([_PAIRS[(number >> shift) & 1023] for shift in range(120, -1, -10)])
 
 
 def is_id(prefix: str, text: str) -> bool:

@@ -30,6 +30,7 @@ def configure() -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
+        cache_logger_on_first_use=True,
         logger_factory=lambda *_: structlog.WriteLogger(cast(TextIO, StandardError())),
     )
 

@@ -23,7 +23,8 @@ _Process = Callable[[Any], Any] | None
 class _Compiled(NamedTuple):
     sql: str
     fixed: Values
-    bind: Sequence[tuple[str, _Process]]
+    names: Sequence[str]  # of what is bound, in the order the driver wants
+    written: Sequence[tuple[Any, Callable[[Any], Any]]]  # which of it the driver gets in another form
     types: Sequence[TypeEngine[Any]]  # of the columns of its rows
     read: list[_Process]  # known when the first rows are
     positional: bool
@@ -71,6 +72,9 @@ class Prepared:
         return next(iter(self.rows(connection, values)), None)
 
     def _made(self, connection: Connection) -> _Compiled:
+        alone = "reviewqueue_reading" in connection.get_execution_options()
+        if not alone and not connection.in_transaction():
+            connection.begin()
         return self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
 
     def _compile(self, dialect: Dialect) -> _Compiled:
@@ -78,23 +82,32 @@ class Prepared:
         compiled = statement.compile(dialect=dialect, column_keys=self._columns)
         types = {name: bind.type for bind, name in compiled.bind_names.items()}
         names = compiled.positiontup or list(types)
+        places = enumerate(names) if compiled.positional else ((name, name) for name in names)
+        processes = ((place, _kind(types[name], dialect).bind_processor(dialect)) for place, name in places)
         made = _Compiled(
             sql=str(compiled),
             fixed={name: bind.value for bind, name in compiled.bind_names.items() if not bind.required},
-            bind=[(name, _kind(types[name], dialect).bind_processor(dialect)) for name in names],
+            names=names,
+            written=[(place, process) for place, process in processes if process is not None],
             types=[column.type for column in statement.exported_columns],
             read=[],
             positional=compiled.positional,
         )
+        if any(process(None) is not None for _, process in made.written):
+            raise TypeError("a type that stores None as something else cannot be prepared")
         self._compiled[dialect.name] = made
         return made
+
+
+def as_it_stands(connection: Connection, sql: str) -> None:
+    """Run SQL that has no values, whether or not there is a transaction."""
+    with _cursor(connection, sql, ()) as cursor:
+        cursor.execute(sql)
 
 
 @contextmanager
 def _cursor(connection: Connection, sql: str, bound: Any) -> Iterator[Any]:
     """The driver's own cursor: its errors become SQLAlchemy's, and who listens hears of the statement."""
-    if not connection.in_transaction() and "reviewqueue_reading" not in connection.get_execution_options():
-        connection.begin()
     driver: Any = connection.dialect.dbapi
     cursor = connection.connection.cursor()
     many = isinstance(bound, list)
@@ -126,6 +139,8 @@ def _as_read(process: _Process, given: Any) -> Any:
 
 def _bound(made: _Compiled, values: Values) -> Any:
     given = {**made.fixed, **values} if made.fixed else values
-    if made.positional:
-        return tuple(given[name] if process is None else process(given[name]) for name, process in made.bind)
-    return {name: given[name] if process is None else process(given[name]) for name, process in made.bind}
+    row: Any = [given[name] for name in made.names] if made.positional else dict(given)
+    for place, process in made.written:
+        if row[place] is not None:
+            row[place] = process(row[place])
+    return tuple(row) if made.positional else row

@@ -73,7 +73,8 @@ def _read(data: bytes) -> tuple[Any, bool]:
         raise _refused([{"pointer": "", "message": f"is not JSON: {error.msg} ({where})"}]) from None
     except RecursionError:
         raise _refused([{"pointer": "", "message": f"is nested deeper than {MAX_DEPTH}"}]) from None
-    return value, bool(reader.found or _too_deep(value) or _ESCAPED.search(text))
+    deep = text.count("[") + text.count("{") > MAX_DEPTH and _too_deep(value)
+    return value, bool(reader.found or deep or _ESCAPED.search(text))
 
 
 def _refuse(value: Any) -> None:

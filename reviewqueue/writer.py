@@ -20,6 +20,8 @@ from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
+from reviewqueue.prepared import as_it_stands
+
 WAIT = 10.0  # seconds, as for SQLite itself
 _FIRST, _LONGEST = 0.0002, 0.002  # seconds between two looks at the other processes' lock
 
@@ -73,7 +75,7 @@ def begin(connection: Connection) -> None:
     database = connection.engine.url.database
     if database:
         connection.info["reviewqueue_turn"] = _Turn(database)
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    as_it_stands(connection, "BEGIN IMMEDIATE")
 
 
 def attach(engine: Engine) -> None:

@@ -8,10 +8,20 @@ from datetime import UTC, datetime
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import CheckConstraint, insert, inspect, select, text
+from sqlalchemy import CheckConstraint, delete, func, insert, inspect, select, text
 
 from reviewqueue import schema
-from reviewqueue.db import Base, after_commit, db, in_transaction, joined, reading, transaction, writing
+from reviewqueue.db import (
+    Base,
+    after_commit,
+    committed,
+    connected,
+    db,
+    in_transaction,
+    joined,
+    reading,
+    transaction,
+)
 from reviewqueue.models import Leader
 
 MOMENT = datetime(2026, 11, 20, 10, 0, 0, 123456, tzinfo=UTC)
@@ -120,10 +130,10 @@ def test_a_writing_transaction_takes_the_write_lock_at_once(base, settings):
 
 @pytest.mark.postgresql  # a file does not restart
 def test_a_connection_that_died_while_idle_is_replaced_before_a_statement_finds_out(base):
-    with writing() as killer:
+    with connected() as killer:
         with reading() as connection:
             pid = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-        killer.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        killer.execute(text("SELECT pg_terminate_backend(:pid, 2000)"), {"pid": pid})
         with reading() as connection:
             assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
 
@@ -132,18 +142,30 @@ def test_a_connection_that_died_while_idle_is_replaced_before_a_statement_finds_
 def test_a_connection_that_dies_at_the_end_of_a_request_undoes_no_answer(base):
     with base.app_context():
         pid = db.session.execute(text("SELECT pg_backend_pid()")).scalar_one()
-        with writing() as killer:
-            killer.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+        with connected() as killer:
+            killer.execute(text("SELECT pg_terminate_backend(:pid, 2000)"), {"pid": pid})
     with base.app_context():
         assert db.session.execute(text("SELECT pg_backend_pid()")).scalar_one() != pid
 
 
-def test_writing_commits_rolls_back_and_does_not_nest(base):
-    with writing() as connection:
+def test_committed_commits_rolls_back_and_does_not_nest(base):
+    with connected() as connection, committed(connection):
         connection.execute(insert(Leader).values(duty="a", holder="x", expires_at=MOMENT))
-    with pytest.raises(KeyError), writing() as connection:
+    with pytest.raises(KeyError), connected() as connection, committed(connection):
         connection.execute(insert(Leader).values(duty="b", holder="x", expires_at=MOMENT))
         raise KeyError
     assert db.session.scalars(select(Leader.duty)).all() == ["a"]
-    with transaction(), pytest.raises(RuntimeError), writing():
+    with transaction(), connected() as connection, pytest.raises(RuntimeError), committed(connection):
         pass
+
+
+def test_connected_sees_what_others_commit_until_it_writes_and_holds_nothing_up(base):
+    count = select(func.count()).select_from(Leader)
+    with connected() as connection:
+        assert connection.execute(count).scalar_one() == 0
+        with transaction() as session:
+            session.add(_leader())
+        assert connection.execute(count).scalar_one() == 1
+        with committed(connection):
+            connection.execute(delete(Leader))
+        assert db.session.scalars(select(Leader.duty)).all() == []

@@ -13,10 +13,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
 
 from reviewqueue.config import current
 from reviewqueue.content.fields import check
-from reviewqueue.db import db
 from reviewqueue.errors import Fault, Invalid, Missing
 from reviewqueue.ids import new_id
 from reviewqueue.intake.shapes import Prompt, Submission
@@ -60,22 +61,27 @@ EDITION = (Project.updated_at, Project.policy_version, Project.paused)
 _desks: dict[str, Desk] = {}
 
 
-def desk_of(project_id: str, edition: tuple[Any, ...]) -> Desk:
+def desk_of(connection: Connection, project_id: str, edition: tuple[Any, ...]) -> Desk:
     """The project as it stands now, when `edition` was read a moment ago; kept until the project changes."""
     known = _desks.get(project_id)
     if known is None or known.edition != edition:
-        known = _desks[project_id] = _read(project_id)
+        known = _desks[project_id] = _read(connection, project_id)
     return known
 
 
-def _read(project_id: str) -> Desk:
-    project, policy = db.session.execute(
-        select(Project, Policy)
-        .join(Policy, (Policy.project_id == Project.id) & (Policy.version == Project.policy_version))
-        .where(Project.id == project_id)
-        .execution_options(populate_existing=True)
-    ).one()
-    queues = db.session.execute(select(Queue.name, Queue.id).where(Queue.project_id == project_id))
+def known_desk(project_id: str) -> Desk | None:
+    """The project as it stood when it was last asked for, which may be long ago."""
+    return _desks.get(project_id)
+
+
+def _read(connection: Connection, project_id: str) -> Desk:
+    with Session(connection) as session:
+        project, policy = session.execute(
+            select(Project, Policy)
+            .join(Policy, (Policy.project_id == Project.id) & (Policy.version == Project.policy_version))
+            .where(Project.id == project_id)
+        ).one()
+        queues = session.execute(select(Queue.name, Queue.id).where(Queue.project_id == project_id)).all()
     return Desk(
         project_id=project.id,
         project=project.name,
@@ -89,7 +95,9 @@ def _read(project_id: str) -> Desk:
     )
 
 
-def arrive(data: Submission, desk: Desk, backend_id: str, moment: datetime) -> Arrival:
+def arrive(
+    connection: Connection, data: Submission, desk: Desk, backend_id: str, moment: datetime
+) -> Arrival:
     """Check the output against its project and route the item; Invalid with pointers, or Missing."""
     if data.project != desk.project:
         raise Missing("there is no such project, or it is not this backend's", "project_not_found")
@@ -106,7 +114,7 @@ def arrive(data: Submission, desk: Desk, backend_id: str, moment: datetime) -> A
         if (value := getattr(data, name)) is not None
     }  # fmt: skip
     if isinstance(data.example_set, str):
-        said["example_set"] = _set_number(desk, data.example_set)
+        said["example_set"] = _set_number(connection, desk, data.example_set)
     confidence, source = confidence_of(data.output, data.confidence, data.logprobs, data.samples)
     item_id = new_id("itm")
     toss = coin(current().key("control"), item_id)
@@ -129,12 +137,12 @@ def arrive(data: Submission, desk: Desk, backend_id: str, moment: datetime) -> A
     return Arrival(row | _pinned(answer), answer)
 
 
-def _set_number(desk: Desk, set_id: str) -> int:
+def _set_number(connection: Connection, desk: Desk, set_id: str) -> int:
     """The number of the project's example set with this id; Missing when the project has none."""
     wanted = select(ExampleSet.number).where(
         ExampleSet.id == set_id, ExampleSet.project_id == desk.project_id
     )
-    number = db.session.scalars(wanted).one_or_none()
+    number: int | None = connection.scalars(wanted).one_or_none()
     if number is None:
         raise Missing("there is no such example set", "example_set_not_found")
     return number
@@ -169,5 +177,7 @@ def _pinned(answer: Route) -> dict[str, Any]:
 
 
 def _digest(said: Mapping[str, Any]) -> str:
-    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_SORTED.encode(said).encode()).hexdigest()
+
+
+_SORTED = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Select, select
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import aliased
 
 from reviewqueue.config import current
 from reviewqueue.db import db, now, stamp
@@ -217,8 +217,8 @@ def _project_names(ids: set[str]) -> dict[str, str]:
     return {row.id: row.name for row in rows}
 
 
-def columns_of(reader: Connection | Session, ids: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+def columns_of(connection: Connection, ids: Sequence[str]) -> Iterator[Mapping[str, Any]]:
     """What `as_submitted` needs of these items."""
     for start in range(0, len(ids), 500):
-        rows = reader.execute(select(*COLUMNS).where(Item.id.in_(ids[start : start + 500])))
+        rows = connection.execute(select(*COLUMNS).where(Item.id.in_(ids[start : start + 500])))
         yield from (row._asdict() for row in rows)

@@ -20,6 +20,7 @@ from pydantic import (
     WithJsonSchema,
     field_validator,
 )
+from pydantic_core import to_json
 
 from reviewqueue.errors import Fault, Invalid
 from reviewqueue.routing.wording import faults
@@ -181,8 +182,7 @@ class Submission(_Shape):
     @classmethod
     def _check_metadata(cls, metadata: dict[str, Any] | None) -> dict[str, Any] | None:
         # Without the space between its parts, which is the writer's and not the metadata's.
-        text = json.dumps(metadata, ensure_ascii=False, separators=(",", ":"))
-        if len(text.encode()) > METADATA_LIMIT:
+        if len(to_json(metadata)) > METADATA_LIMIT:
             raise ValueError(f"must be at most {METADATA_LIMIT} bytes of JSON")
         return metadata
 

@@ -249,13 +249,13 @@ def answer_of(connection: Connection, item_id: str) -> Answer:
     return Answer(item_id, as_submitted(told, project), replayed=True)
 
 
-def answers_of(ids: Sequence[str]) -> dict[str, Answer]:
+def answers_of(connection: Connection, ids: Sequence[str]) -> dict[str, Answer]:
     """The answers to the submissions that made these items, given again."""
-    rows = db.session.execute(
+    rows = connection.execute(
         select(Item.id, Project.name).join(Project, Project.id == Item.project_id).where(Item.id.in_(ids))
     )
     names = {row.id: row.name for row in rows}
     return {
         row["id"]: Answer(row["id"], as_submitted(row, names[row["id"]]), replayed=True)
-        for row in columns_of(db.session(), ids)
+        for row in columns_of(connection, ids)
     }

@@ -6,6 +6,7 @@ not there to nobody.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,6 +20,7 @@ from reviewqueue.prepared import Prepared
 
 ADJUDICATION = "adjudication"
 SCOPES = ("items:write", "items:read", "examples:read", "export:read")
+REMEMBERED = 0.5  # seconds a process trusts in an API key it looked up; revoking takes a second at most
 
 _EVERYBODY = frozenset({"reviewer", "lead", "admin", "auditor"})
 _DECIDERS = frozenset({"reviewer", "lead", "admin"})
@@ -72,14 +74,31 @@ def actor_of(person: Person) -> Actor:
 
 
 def authenticate_key(text: str) -> Actor | None:
-    """The backend whose live API key this is, with the key's scopes; None for any other text."""
+    """The backend whose live API key this is, with the key's scopes; None for any other text.
+
+    What was found is remembered for REMEMBERED seconds, or until `forget_keys`.
+    """
+    key_hash, moment = hash_key(text), time.monotonic()
+    looked, actor = _live.get(key_hash, (-REMEMBERED, None))
+    if actor is not None and moment - looked < REMEMBERED:
+        return actor
     with reading() as connection:
-        found = _LIVE_KEY.row(connection, {"key_hash": hash_key(text)})
+        found = _LIVE_KEY.row(connection, {"key_hash": key_hash})
     if found is None:
+        _live.pop(key_hash, None)
         return None
     scopes, backend_id, project_id = found
-    return backend_actor(backend_id, project_id, scopes)
+    actor = backend_actor(backend_id, project_id, scopes)
+    _live[key_hash] = moment, actor  # counted from before the look, which may have taken long
+    return actor
 
+
+def forget_keys() -> None:
+    """Look every API key up again: one was revoked, or a backend stopped."""
+    _live.clear()
+
+
+_live: dict[str, tuple[float, Actor]] = {}  # the hash of a key → looked up when, and whose it is
 
 _LIVE_KEY = Prepared(
     lambda _: (

@@ -19,14 +19,14 @@ from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from reviewqueue.config import ConfigError, current
-from reviewqueue.db import db, now, transaction
+from reviewqueue.db import after_commit, db, now, transaction
 from reviewqueue.errors import Conflict, Invalid, Missing
 from reviewqueue.ids import new_id, new_token
 from reviewqueue.ledger.canonical import key_id
 from reviewqueue.ledger.record import record
 from reviewqueue.models import ApiKey, Backend, Project, Secret
 from reviewqueue.models.people import SECRET_PURPOSES as PURPOSES
-from reviewqueue.people.access import SCOPES, Actor, hash_key, require
+from reviewqueue.people.access import SCOPES, Actor, forget_keys, hash_key, require
 
 OVERLAP = timedelta(hours=24)
 _SECRET_BYTES = 32
@@ -82,12 +82,13 @@ def backend_named(name: str) -> Backend | None:
 
 
 def deactivate_backend(actor: Actor, backend: Backend) -> None:
-    """Stop a backend: from the next request its keys and signatures are refused."""
+    """Stop a backend: within a second its keys and signatures are refused everywhere."""
     require(actor, "manage_backends")
     with transaction() as session:
         found = _lock(session, backend.id)
         if found.active:
             found.active = False
+            after_commit(forget_keys)
             said = {"change": "backend stopped", "backend": found.id}
             record("config", said, project_id=found.project_id, actor=actor.id)
 
@@ -108,7 +109,7 @@ def add_key(actor: Actor, backend: Backend, scopes: Iterable[str]) -> NewKey:
 
 
 def revoke_key(actor: Actor, key_id: str) -> None:
-    """The key is refused from the next request; doing it again changes nothing."""
+    """Within a second the key is refused everywhere; doing it again changes nothing."""
     require(actor, "manage_backends")
     with transaction() as session:
         key = session.get(ApiKey, key_id, with_for_update=True)
@@ -116,6 +117,7 @@ def revoke_key(actor: Actor, key_id: str) -> None:
             raise Missing("there is no such key")
         if key.revoked_at is None:
             key.revoked_at = now()
+            after_commit(forget_keys)
             said = {"change": "key revoked", "backend": key.backend_id, "key": key.id}
             record("config", said, actor=actor.id)
 

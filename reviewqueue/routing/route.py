@@ -153,7 +153,9 @@ def _thresholds(
 
 def shortest(number: float) -> str:
     """The shortest decimal that is exactly `number`, with two decimals at least: 0.8 is 0.80."""
-    text = format(Decimal(repr(float(number))), "f")
+    text = repr(float(number))
+    if "e" in text:
+        text = format(Decimal(text), "f")
     whole, _, decimals = text.partition(".")
     return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
 

@@ -259,6 +259,22 @@ def test_submit_a_used_key_with_another_body_is_refused_and_stores_nothing(backe
     assert (count(Item), count(Submission)) == (1, 1)
 
 
+def test_submit_goes_by_the_project_as_it_is_whatever_is_remembered_of_it(base: Flask, make: Make) -> None:
+    def asking(least: int) -> Any:
+        return make.project("sums", "json", schema={"properties": {"total": {"minimum": least}}})
+
+    bot = make.backend_actor(asking(100))
+    said = {"project": "sums", "output": {"total": 50}}
+    with pytest.raises(Invalid):
+        submit(said, bot)
+    asking(10)
+    first = submit(said, bot, "key-1")
+    asking(100)
+    assert submit(said, bot, "key-1").id == first.id
+    with pytest.raises(Invalid):
+        submit(said, bot, "key-2")
+
+
 def test_submit_a_refused_body_does_not_use_up_its_key(backend: Any) -> None:
     with pytest.raises(Invalid):
         submit(item(confidence=2), backend, "key")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import time
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import select, update
 
 from reviewqueue.config import ConfigError, current
-from reviewqueue.db import db, transaction
+from reviewqueue.db import db, now, transaction
 from reviewqueue.errors import Conflict, Forbidden, Invalid, Missing
 from reviewqueue.models import ApiKey, Backend, LedgerEntry, LedgerPart, Secret
 from reviewqueue.people import backends
@@ -108,6 +109,7 @@ def test_authenticate_key_refuses_anything_else(new):
 
 
 def test_revoke_key_ends_one_key_at_once(new, make):
+    assert authenticate_key(new.api_key) is not None
     second = backends.add_key(make.person("dora"), new.backend, ["items:read"])
     first = db.session.scalars(select(ApiKey.id).where(ApiKey.id != second.key.id)).one()
     backends.revoke_key(make.person("dora"), first)
@@ -118,6 +120,16 @@ def test_revoke_key_ends_one_key_at_once(new, make):
         backends.revoke_key(SYSTEM, "key_nothing")
 
 
+def test_a_key_that_was_revoked_elsewhere_is_refused_within_a_second(new):
+    assert authenticate_key(new.api_key) is not None
+    with transaction() as session:  # as another process does, which cannot tell this one
+        session.execute(update(ApiKey).values(revoked_at=now()))
+    began = time.monotonic()
+    while authenticate_key(new.api_key) is not None:
+        assert time.monotonic() - began < 0.9
+        time.sleep(0.05)
+
+
 def test_add_key_refuses_unknown_scopes(new):
     for scopes in ([], ["review"], ["items:read", "decide"]):
         with pytest.raises(Invalid):
@@ -125,6 +137,7 @@ def test_add_key_refuses_unknown_scopes(new):
 
 
 def test_deactivate_backend_refuses_its_keys(new):
+    assert authenticate_key(new.api_key) is not None
     backends.deactivate_backend(SYSTEM, new.backend)
     assert authenticate_key(new.api_key) is None
     assert backends.backend_named("shop") is None
