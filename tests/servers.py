@@ -87,7 +87,7 @@ EMPTY = """
         FOR found IN SELECT oid::regclass AS name, pg_relation_size(oid) AS bytes FROM pg_class
             WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND relname <> 'alembic_version'
         LOOP
-            IF found.bytes > 200000 THEN EXECUTE format('TRUNCATE %s CASCADE', found.name);
+            IF found.bytes > 600000 THEN EXECUTE format('TRUNCATE %s CASCADE', found.name);
             ELSIF found.bytes > 0 THEN EXECUTE format('DELETE FROM %s', found.name);
             END IF;
         END LOOP;
@@ -250,8 +250,6 @@ def postgres() -> Iterator[Postgres]:
             "max_connections=200",
             "-c",
             "max_wal_size=160MB",
-            "-c",
-            "autovacuum=off",
         ]
         pdeath = ["--pdeathsig=KILL"] if prefix else []
         running = Postgres(folder, [*prefix, *pdeath, server, "-D", data, *settings])

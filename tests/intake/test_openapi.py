@@ -51,7 +51,8 @@ def described(key: str, live: str, database: str) -> Any:
     schema = schemathesis.openapi.from_url(f"{live}/api/v1/openapi.json", config=config)
     schema.config.update(headers={"Authorization": f"Bearer {key}"}, base_url=live)
     schema.hook("map_body")(fits_the_project)
-    return schema
+    # A webhook goes the way of an item once its signature is right, which no database has a part in.
+    return schema if database.startswith("sqlite") else schema.exclude(path="/webhooks/{backend}")
 
 
 def fits_the_project(_context: Any, body: Any) -> Any:

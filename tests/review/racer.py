@@ -89,7 +89,7 @@ def claim_and_finish(racer: Racer, count: int) -> None:
             time.sleep(LEASE.total_seconds() * racer.random.uniform(1.0, 2.0))
         if dice < 0.1:
             racer.call("renew", held, lambda t=token: claims.renew(racer.actor, t, {"note": t}))
-        if dice < 0.35:
+        if dice < 0.2:
             racer.call("decide", held, lambda t=token: decide(racer.actor, t, new_id("dec"), "approve"))
         elif dice < 0.9:
             racer.call("release", held, lambda t=token: claims.release(racer.actor, t))
