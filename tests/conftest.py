@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import os
 import re
 import shutil
@@ -40,6 +41,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite: runs on SQLite only")
     config.addinivalue_line("markers", "postgresql: runs on PostgreSQL only")
     config.addinivalue_line("markers", "own_app: changes the application, so that no other test can use it")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: looking for garbage in it again and again finds none."""
+    gc.freeze()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -19,7 +19,7 @@ from reviewqueue.ledger import verify as verify_file
 from reviewqueue.models import Project
 from reviewqueue.people.access import SYSTEM
 
-FEW, MANY = 300, 1500
+FEW, MANY = 200, 1000
 
 
 @pytest.fixture

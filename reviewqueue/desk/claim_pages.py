@@ -277,18 +277,24 @@ def _next(queue_id: str) -> AnyResponse:
     The next one is only offered: who leaves now keeps nothing from the others.
     """
     ahead = request.form.get("ahead", "")
-    held = ahead if ahead and turns.begin(actor(), ahead) else seen.held_in(actor(), queue_id)
-    fetched = None if held else turns.unopened(actor(), queue_id)
-    if fetched and turns.begin(actor(), fetched):
-        held = fetched
-    if held:
-        return redirect(f"/claims/{held}", 303)
-    try:
-        queue = db.session.get_one(Queue, queue_id)
-        claimed = turns.next_claim(actor(), queue, _left_out(), offered=True)
-    except Conflict as full:
-        return _to_the_desk(full)
-    return redirect(f"/claims/{claimed.token}" if claimed else _address(queue_id), 303)
+    held = ahead if ahead and turns.begin(actor(), ahead) else _held(queue_id)
+    if held is None:
+        try:
+            queue = db.session.get_one(Queue, queue_id)
+            claimed = turns.next_claim(actor(), queue, _left_out(), offered=True)
+        except Conflict as full:
+            return _to_the_desk(full)
+        # Nothing is free when the page that was left has fetched the last one at this very moment.
+        held = claimed.token if claimed else _held(queue_id)
+    return redirect(f"/claims/{held}" if held else _address(queue_id), 303)
+
+
+def _held(queue_id: str) -> str | None:
+    """The token of what the reviewer holds in this queue, be it only fetched ahead: then it is opened now."""
+    if held := seen.held_in(actor(), queue_id):
+        return held
+    fetched = turns.unopened(actor(), queue_id)
+    return fetched if fetched and turns.begin(actor(), fetched) else None
 
 
 def _to_the_desk(full: Conflict) -> AnyResponse:

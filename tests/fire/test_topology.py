@@ -248,7 +248,8 @@ def wrong_with(work: Work, stored: Stored, heard: list[str], forged: list[str]) 
     wrong += [f"{name} is there {count} times" for name, count in Counter(stored.items).items() if count > 1]
     wrong += [f"decision {id} was answered and is {stored.decisions.get(id)}"
               for id, given in work.decided.items() if stored.decisions.get(id) != given]  # fmt: skip
-    decided = {item for item, _ in work.decided.values()}
+    # Who approves what was released, for control, says nothing new: nobody is told.
+    decided = {item for item, verdict in work.decided.values() if verdict != "approve"}
     wrong += [f"nothing is to be told of {item}" for item in decided - stored.to_tell]
     wrong += [f"nobody was told of {item}" for item in stored.to_tell.difference(heard)]
     wrong += [f"somebody was told of {item}" for item in set(heard) - stored.to_tell]
