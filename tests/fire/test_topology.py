@@ -260,6 +260,7 @@ def wrong_with(work: Work, stored: Stored, heard: list[str], forged: list[str]) 
 def ready_and_metrics(site: Site) -> None:
     """Through nginx a stranger's address is told nothing of metrics; every web machine is well again."""
     for port in site.ports:
+        site.deployment.wait_for(f"http://127.0.0.1:{port}")  # the one killed last may still be starting
         ready = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=10)
         assert ready.status_code == 200, ready.text
         assert (
