@@ -82,16 +82,16 @@ def drive(port: int, key: str, concurrency: int, seconds: float) -> tuple[float,
         ).encode() + said
 
     for _ in range(concurrency):
-        peer = socket.create_connection(("127.0.0.1", port))
+        peer: Any = socket.create_connection(("127.0.0.1", port))
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         selector.register(peer, selectors.EVENT_READ, [time.perf_counter(), b""])
         peer.sendall(request())
     began = time.perf_counter()
     while time.perf_counter() - began < seconds or not taken:
         for ready, _ in selector.select(1.0):
-            peer, state = ready.fileobj, ready.data
-            # Only sockets are registered; the selector types them more widely.
-            state[1] += peer.recv(65536)  # type: ignore[union-attr]
+            peer = ready.fileobj  # a socket: nothing else is registered
+            state = ready.data
+            state[1] += peer.recv(65536)
             head, found, rest = state[1].partition(b"\r\n\r\n")
             if not found or len(rest) < int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]):
                 continue
@@ -99,10 +99,11 @@ def drive(port: int, key: str, concurrency: int, seconds: float) -> tuple[float,
             errors += b" 201 " not in head[:16]
             taken.append((moment - state[0]) * 1000)
             state[:] = [moment, b""]
-            peer.sendall(request())  # type: ignore[union-attr]
+            peer.sendall(request())
     elapsed = time.perf_counter() - began
     for ready in list(selector.get_map().values()):
-        ready.fileobj.close()  # type: ignore[union-attr]
+        peer = ready.fileobj
+        peer.close()
     assert not errors, f"{errors} of {len(taken)} were not answered 201"
     return len(taken) / elapsed, taken
 
